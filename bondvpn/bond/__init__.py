@@ -1,0 +1,1 @@
+"""Bonding: which line carries what, and putting it back in order. Leaf algorithms, no I/O."""

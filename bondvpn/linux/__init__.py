@@ -1,0 +1,1 @@
+"""Syscalls only: TAP, UDP offload, netlink, policy routing. Imports nothing of the protocol."""

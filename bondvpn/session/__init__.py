@@ -1,0 +1,1 @@
+"""The control plane, sans-IO: handshakes, links, lanes and their timers."""

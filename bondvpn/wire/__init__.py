@@ -1,0 +1,1 @@
+"""Byte layouts only: named offsets, a checked view, parse and emit. No state, no I/O."""
