@@ -1,0 +1,270 @@
+"""One TOML file per end, read into frozen structs; every mistake in it is reported at once.
+
+`load_client` and `load_server` read a file of the kind they name, `load` tells by its tables which
+kind it is. All raise `ConfigError` holding one line per finding:
+
+    client.toml: uplink[1].up = "6 mbit": not a rate; accepted: a rate such as "500kbit", ...
+
+Key files are read here too (relative paths start at the configuration file); a file with a secret that
+others can read is a finding. Secrets are `bytes` and stay out of every repr.
+"""
+
+import base64
+import tomllib
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from bondvpn import values
+from bondvpn.errors import ConfigError
+from bondvpn.tomltable import Findings, Table
+from bondvpn.values import Endpoint, IPAddress, IPInterface, IPNetwork
+
+Scheduler = Literal["adaptive", "weighted"]
+
+MAX_UPLINKS = 16
+MTU_BYTES_MIN, MTU_BYTES_MAX = 576, 9000
+IPV6_MTU_BYTES_MIN = 1280  # RFC 8200 section 5
+REKEY_AFTER_S = 120.0  # docs/design.md section 6
+LISTEN = (Endpoint("0.0.0.0", 1189), Endpoint("::", 1189))
+SERVER_SOCKET = "server"  # what names the server's control socket and journal
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A destination reached through the tunnel."""
+
+    prefix: IPNetwork
+    gateway: IPAddress | None
+    """The peer's tunnel address where ours tells it (/30, /31, /127); None: on the link itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tunnel:
+    """The TAP device of one tunnel."""
+
+    interface: str
+    address: tuple[IPInterface, ...]
+    mtu: int = 1500
+    routes: tuple[Route, ...] = ()
+    default_route: bool = False
+    scheduler: Scheduler = "adaptive"
+    rekey_after_s: float = REKEY_AFTER_S
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """A server that the client dials."""
+
+    public_key: bytes
+    endpoints: tuple[Endpoint, ...]
+    preshared_key: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Uplink:
+    """A line; at least one of `interface` and `source` is given."""
+
+    name: str
+    interface: str | None = None
+    source: IPAddress | None = None
+    gateway: IPAddress | None = None
+    table: int | None = None
+    """Routing table; None: allocated by `linux.policy`."""
+    mark: int | None = None
+    """Firewall mark; None: allocated by `linux.policy`."""
+    up_bps: int | None = None
+    down_bps: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Client:
+    """A gateway that the server knows."""
+
+    name: str
+    public_key: bytes
+    tunnel: Tunnel
+    preshared_key: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientConfig:
+    """client.toml"""
+
+    path: Path
+    private_key: bytes = field(repr=False)
+    tunnel: Tunnel
+    server: Server
+    uplinks: tuple[Uplink, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """server.toml"""
+
+    path: Path
+    private_key: bytes = field(repr=False)
+    listen: tuple[Endpoint, ...]
+    clients: tuple[Client, ...]
+
+
+def load_client(path: str | Path) -> ClientConfig:
+    """Read client.toml. Raises ConfigError with every finding."""
+    return _client_config(Path(path), _document(Path(path)))
+
+
+def load_server(path: str | Path) -> ServerConfig:
+    """Read server.toml. Raises ConfigError with every finding."""
+    return _server_config(Path(path), _document(Path(path)))
+
+
+def load(path: str | Path) -> ClientConfig | ServerConfig:
+    """Read either kind: what only a server has (`listen`, `client`) decides, else it is a client's."""
+    document = _document(Path(path))
+    read = _server_config if {"listen", "client"} & document.keys() else _client_config
+    return read(Path(path), document)
+
+
+def _document(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_bytes().decode("utf-8"))
+    except UnicodeDecodeError as fault:
+        raise ConfigError([f"{path}: not UTF-8 text: byte {fault.start}; accepted: a TOML file"]) from None
+    except ValueError as fault:
+        raise ConfigError([f"{path}: not TOML: {fault}"]) from None
+    except OSError as fault:
+        raise ConfigError([f"{path}: cannot be read: {fault.strerror}"]) from None
+
+
+def _client_config(path: Path, document: dict[str, Any]) -> ClientConfig:
+    findings = Findings(path)
+    top = Table(document, "", findings)
+    private_key = top.secret("private_key_file")
+    tunnel_table = top.table("tunnel")
+    tunnel = _tunnel(tunnel_table, client=True)
+    servers = [_server(table) for table in top.tables("server", at_most=1)]
+    tables = top.tables("uplink", at_most=MAX_UPLINKS)
+    uplinks = [_uplink(table) for table in tables]
+    top.close()
+    for key in ("name", "table", "mark"):
+        _refuse_repeats(tables, [getattr(uplink, key) for uplink in uplinks], key)
+    if tunnel.scheduler == "weighted" and len(tables) > 1:
+        for table in tables:
+            for key in ("up", "down"):
+                if not table.given(key):
+                    table.findings.add(
+                        table.place(key),
+                        "missing: the weighted scheduler shares by configured speeds",
+                        'a rate such as "6mbit", or scheduler = "adaptive"',
+                    )
+    findings.raise_if_any()
+    return ClientConfig(
+        path=path, private_key=private_key, tunnel=tunnel, server=servers[0], uplinks=tuple(uplinks)
+    )
+
+
+def _server_config(path: Path, document: dict[str, Any]) -> ServerConfig:
+    findings = Findings(path)
+    top = Table(document, "", findings)
+    private_key = top.secret("private_key_file")
+    listen = top.items("listen", values.listen_endpoint, LISTEN)
+    tables = top.tables("client")
+    clients = [_client(table) for table in tables]
+    top.close()
+    _refuse_repeats(tables, [client.name for client in clients], "name")
+    _refuse_repeats(tables, [client.public_key for client in clients], "public_key")
+    _refuse_repeats(tables, [client.tunnel.interface for client in clients], "tunnel.interface")
+    findings.raise_if_any()
+    return ServerConfig(path=path, private_key=private_key, listen=listen, clients=tuple(clients))
+
+
+def _tunnel(table: Table, *, client: bool) -> Tunnel:
+    interface = table.value("interface", values.ifname)
+    if client and interface == SERVER_SOCKET:
+        table.reject("interface", interface, "names the server's control socket", "any other name")
+    address = table.items("address", values.interface_address)
+    mtu = table.value("mtu", values.integer((MTU_BYTES_MIN, MTU_BYTES_MAX)), 1500)
+    if table.sound and mtu < IPV6_MTU_BYTES_MIN and any(own.version == 6 for own in address):
+        accepted = f"{IPV6_MTU_BYTES_MIN} to {MTU_BYTES_MAX}, or no IPv6 address"
+        table.reject("mtu", mtu, "too small for IPv6", accepted)
+    prefixes = table.items("routes", values.prefix, ())
+    scheduler: Scheduler = table.value("scheduler", values.choice("adaptive", "weighted"), "adaptive")
+    rekey_after_s = REKEY_AFTER_S
+    if client:
+        rekey_after_s = table.value("rekey_after", values.duration(1, REKEY_AFTER_S), REKEY_AFTER_S)
+        if table.value("default_route", values.boolean, False):
+            table.reject("default_route", True, "not supported yet: use routes", "false")
+    table.close()
+    routes = tuple(Route(prefix, _peer(prefix, address)) for prefix in prefixes) if table.sound else ()
+    return Tunnel(
+        interface=interface,
+        address=address,
+        mtu=mtu,
+        routes=routes,
+        scheduler=scheduler,
+        rekey_after_s=rekey_after_s,
+    )
+
+
+def _peer(prefix: IPNetwork, address: tuple[IPInterface, ...]) -> IPAddress | None:
+    """The other end's address, where a subnet of ours of the prefix's family has room for just one other."""
+    for own in address:
+        if own.version == prefix.version and 0 < own.max_prefixlen - own.network.prefixlen <= 2:
+            others = [host for host in own.network.hosts() if host != own.ip]
+            if len(others) == 1:
+                return others[0]
+    return None
+
+
+def _server(table: Table) -> Server:
+    server = Server(
+        public_key=table.value("public_key", values.key),
+        preshared_key=table.secret("preshared_key_file", None),
+        endpoints=table.items("endpoints", values.endpoint),
+    )
+    table.close()
+    return server
+
+
+def _uplink(table: Table) -> Uplink:
+    uplink = Uplink(
+        name=table.value("name", values.name),
+        interface=table.value("interface", values.ifname, None),
+        source=table.value("source", values.address, None),
+        gateway=table.value("gateway", values.address, None),
+        # 253 to 255 are the kernel's own tables: default, main, local (linux/rtnetlink.h)
+        table=table.value("table", values.integer((1, 252), (256, values.U32_MAX)), None),
+        mark=table.value("mark", values.integer((1, values.U32_MAX)), None),
+        up_bps=table.value("up", values.rate, None),
+        down_bps=table.value("down", values.rate, None),
+    )
+    table.close()
+    if not table.given("interface") and not table.given("source"):
+        accepted = 'an interface name such as "ppp0", or a source address, or both'
+        table.findings.add(table.place("interface"), "missing, and so is source", accepted)
+    if uplink.source and uplink.gateway and uplink.source.version != uplink.gateway.version:
+        accepted = f"an IPv{uplink.source.version} address, as source is"
+        table.reject("gateway", str(uplink.gateway), "of another family than source", accepted)
+    return uplink
+
+
+def _client(table: Table) -> Client:
+    client = Client(
+        name=table.value("name", values.name),
+        public_key=table.value("public_key", values.key),
+        preshared_key=table.secret("preshared_key_file", None),
+        tunnel=_tunnel(table.table("tunnel"), client=False),
+    )
+    table.close()
+    return client
+
+
+def _refuse_repeats(tables: list[Table], keys: list[Any], key: str) -> None:
+    """One finding for each table whose `key` is another's before it."""
+    seen: set[Hashable] = set()
+    for table, value in zip(tables, keys, strict=True):
+        if value is not None and value in seen:
+            shown = base64.b64encode(value).decode() if isinstance(value, bytes) else value
+            table.reject(key, shown, "already taken by an earlier one", "a value of its own")
+        seen.add(value)
