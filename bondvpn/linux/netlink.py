@@ -1,0 +1,315 @@
+"""Links, addresses, routes and rules through rtnetlink.
+
+Blocking calls of a few hundred microseconds on pyroute2's synchronous API, which drives an event loop of
+its own: use it before the program's loop runs, or in one thread beside it, never on a running loop.
+
+Every route and rule made here carries the protocol number `PROTOCOL`, so `ip route show proto 118` lists
+ours, and what an administrator made is neither replaced nor removed.
+"""
+
+import errno
+from collections.abc import Iterator, Sequence, Set
+from contextlib import contextmanager
+from ipaddress import ip_network
+from socket import AF_INET, AF_INET6
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+from pyroute2 import IPRoute, NetlinkError
+
+from bondvpn.config import Route as TunnelRoute
+from bondvpn.errors import SystemFault
+from bondvpn.values import IPAddress, IPInterface
+
+PROTOCOL = 118  # unassigned in linux/rtnetlink.h; marks a route or rule as ours
+TABLE_MAIN = 254  # RT_TABLE_MAIN
+GSO_BYTES_MAX = 65_536  # GSO_LEGACY_MAX_SIZE: up to here the kernel sets the IPv4 bound along with it
+_IFF_POINTOPOINT, _IFF_NOARP = 0x10, 0x80  # linux/if.h
+_IFA_F_NODAD = 0x02  # linux/if_addr.h
+_SCOPE_LINK = 253  # RT_SCOPE_LINK
+_IPV6_METRIC = 1024  # IP6_RT_PRIO_USER: what the kernel gives a route that names none
+_ATTEMPTS_OF_DUMP = 3
+_GONE = {errno.ENOENT, errno.ESRCH, errno.ENODEV, errno.ENXIO, errno.EADDRNOTAVAIL}
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True, tag="route"):
+    """A route as we install it."""
+
+    version: int
+    """4 or 6."""
+    table: int
+    destination: str = "default"
+    """A prefix such as "10.0.0.0/8", or "default"."""
+    interface: str | None = None
+    """None: the kernel finds the gateway's."""
+    gateway: str | None = None
+    source: str | None = None
+
+    def __str__(self) -> str:
+        via = f" via {self.gateway}" if self.gateway else ""
+        dev = f" dev {self.interface}" if self.interface else ""
+        return f"{self.destination}{via}{dev} in table {self.table}"
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True, tag="rule"):
+    """A policy routing rule as we install it: `mark` or `source` selects, `table` answers."""
+
+    version: int
+    priority: int
+    table: int
+    mark: int | None = None
+    source: str | None = None
+    suppress_prefixlength: int | None = None
+    """Ignore the table's answers with prefixes up to this long; 0 ignores its default route."""
+
+
+class Netlink:
+    """One rtnetlink socket in the network namespace of the thread that opens it."""
+
+    def __init__(self) -> None:
+        self._ip = IPRoute()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._ip.close()
+
+    # Links
+
+    def link_index(self, name: str) -> int | None:
+        """The interface's index, or None when there is none of that name."""
+        link = self._link(name)
+        return None if link is None else int(link["index"])
+
+    def link_mtu(self, name: str) -> int | None:
+        """The interface's MTU in bytes, or None when there is none of that name."""
+        link = self._link(name)
+        return None if link is None else int(link.get("mtu"))
+
+    def is_point_to_point(self, name: str) -> bool:
+        """Whether the link asks nobody's address (ARP), as PPP, WireGuard and LTE sticks do."""
+        link = self._link(name)
+        return link is not None and bool(link["flags"] & (_IFF_NOARP | _IFF_POINTOPOINT))
+
+    def interface_of(self, address: IPAddress) -> str | None:
+        """The name of the interface that has the address."""
+        with _explained("read the addresses"):
+            for found in self._dump("get_addr", family=_family(address.version)):
+                local = found.get("local") or found.get("address")
+                if local == str(address):
+                    return str(next(iter(self._ip.link("get", index=found["index"]))).get("ifname"))
+        return None
+
+    def configure_tap(
+        self,
+        name: str,
+        addresses: Sequence[IPInterface],
+        mtu: int,
+        routes: Sequence[TunnelRoute],
+        *,
+        gso_max_size: int | None = None,
+        txqueuelen: int | None = None,
+    ) -> None:
+        """MTU, queue, addresses, up, routes (in the main table); doing it twice is as good as once.
+
+        `mtu` and `gso_max_size` in bytes, `txqueuelen` in packets. Raises SystemFault.
+        """
+        index = self._index(name)
+        queue = {} if txqueuelen is None else {"txqlen": txqueuelen}
+        with _explained(f"set up the interface {name} (MTU {mtu})"):
+            self._ip.link("set", index=index, mtu=mtu, **queue)
+            if gso_max_size is not None:
+                self.set_gso_max_size(name, gso_max_size)
+        for own in addresses:
+            # Duplicate detection would hold an IPv6 address back for a second on a link of two.
+            flags = {"flags": _IFA_F_NODAD} if own.version == 6 else {}
+            with _explained(f"give the interface {name} the address {own}", tolerate={errno.EEXIST}):
+                self._ip.addr(
+                    "add", index=index, address=str(own.ip), prefixlen=own.network.prefixlen, **flags
+                )
+        with _explained(f"bring the interface {name} up"):
+            self._ip.link("set", index=index, state="up")
+        for route in tunnel_routes(name, routes):
+            self.put_route(route)
+
+    def set_gso_max_size(self, name: str, size: int) -> None:
+        """Bound the super-frames the kernel hands to the interface, IPv4's and IPv6's, to `size` bytes.
+
+        Raises SystemFault, also when the kernel does not read back what was set.
+        """
+        size = min(size, GSO_BYTES_MAX)
+        index = self._index(name)
+        with _explained(f"set gso_max_size {size} on {name}"):
+            self._ip.link("set", index=index, gso_max_size=size)
+            found = next(iter(self._ip.link("get", index=index))).get("IFLA_GSO_MAX_SIZE")
+        if found != size:
+            raise SystemFault(f"gso_max_size of {name} stays {found}, not {size}: the kernel ignores it")
+
+    def delete_tap(self, name: str) -> bool:
+        """Delete a TAP device; False when there is none of that name, or it is no TUN/TAP device."""
+        link = self._link(name)
+        if link is None or link.get(("linkinfo", "kind")) != "tun":
+            return False
+        with _explained(f"delete the interface {name}", tolerate=_GONE):
+            self._ip.link("del", index=link["index"])
+        return True
+
+    # Routes
+
+    def put_route(self, route: Route) -> None:
+        """Install the route in place of an older one of ours. One that an administrator made stays:
+        it is left alone when it is the same, else a SystemFault."""
+        for found in self._routes(route):
+            if found["proto"] != PROTOCOL:
+                if self._same_route(found, route):
+                    return
+                listing = f"ip {'-6 ' if route.version == 6 else ''}route show table {route.table}"
+                raise SystemFault(
+                    f"table {route.table} already has a route to {route.destination} that is not ours "
+                    f"({listing}): remove it, or configure another"
+                )
+        with _explained(f"install the route {route}"):
+            self._ip.route("replace", **self._route_spec(route))
+
+    def drop_route(self, route: Route) -> bool:
+        """Remove the route if it is there and ours; whether it was."""
+        if route.interface is not None and self.link_index(route.interface) is None:
+            return False
+        with _explained(f"remove the route {route}", tolerate=_GONE):
+            self._ip.route("del", **self._route_spec(route))
+            return True
+        return False
+
+    def others_route(self, route: Route) -> bool:
+        """Whether just this route is there already, made by somebody else."""
+        return any(f["proto"] != PROTOCOL and self._same_route(f, route) for f in self._routes(route))
+
+    def _routes(self, route: Route) -> list[Any]:
+        """What the table holds for the same destination at the metric that ours get."""
+        network = None if route.destination == "default" else ip_network(route.destination)
+        bits = network.prefixlen if network else 0
+        with _explained(f"read routing table {route.table}"):
+            found = self._dump("get_routes", family=_family(route.version), table=route.table)
+        address = str(network.network_address) if network and bits else None
+        metric = 0 if route.version == 4 else _IPV6_METRIC
+        return [
+            one
+            for one in found
+            if one["dst_len"] == bits and one.get("dst") == address and (one.get("priority") or 0) == metric
+        ]
+
+    def _same_route(self, found: Any, route: Route) -> bool:
+        index = None if route.interface is None else self.link_index(route.interface)
+        return found.get("gateway") == route.gateway and (index is None or found.get("oif") == index)
+
+    def _route_spec(self, route: Route) -> dict[str, Any]:
+        spec: dict[str, Any] = {
+            "family": _family(route.version),
+            "table": route.table,
+            "dst": route.destination,
+            "proto": PROTOCOL,
+        }
+        if route.interface is not None:
+            spec["oif"] = self._index(route.interface)
+        if route.gateway is not None:
+            spec["gateway"] = route.gateway
+        elif route.version == 4:
+            spec["scope"] = _SCOPE_LINK
+        if route.source is not None:
+            spec["prefsrc"] = route.source
+        return spec
+
+    # Rules
+
+    def put_rule(self, rule: Rule) -> None:
+        """Install the rule; one that is there already will do."""
+        with _explained(f"install the rule {rule}", tolerate={errno.EEXIST}):
+            self._ip.rule("add", **_rule_spec(rule))
+
+    def drop_rule(self, rule: Rule) -> bool:
+        """Remove the rule if it is there and ours; whether it was."""
+        with _explained(f"remove the rule {rule}", tolerate=_GONE):
+            self._ip.rule("del", **_rule_spec(rule))
+            return True
+        return False
+
+    def _link(self, name: str) -> Any | None:
+        with _explained(f"look up the interface {name}", tolerate=_GONE):
+            return next(iter(self._ip.link("get", ifname=name)), None)
+        return None
+
+    def _index(self, name: str) -> int:
+        index = self.link_index(name)
+        if index is None:
+            raise SystemFault(f"there is no interface {name}: `ip link` lists those there are")
+        return index
+
+    def _dump(self, what: str, **wanted: Any) -> list[Any]:
+        """A list from the kernel, asked for again when it changed while it was being read (EINTR)."""
+        for _ in range(_ATTEMPTS_OF_DUMP - 1):
+            try:
+                return list(getattr(self._ip, what)(**wanted))
+            except NetlinkError as fault:
+                if fault.code != errno.EINTR:
+                    raise
+        return list(getattr(self._ip, what)(**wanted))
+
+
+def tunnel_routes(interface: str, routes: Sequence[TunnelRoute]) -> list[Route]:
+    """The tunnel's configured routes as entries of the main table."""
+    return [
+        Route(
+            version=route.prefix.version,
+            table=TABLE_MAIN,
+            destination=str(route.prefix),
+            interface=interface,
+            gateway=None if route.gateway is None else str(route.gateway),
+        )
+        for route in routes
+    ]
+
+
+def _rule_spec(rule: Rule) -> dict[str, Any]:
+    spec: dict[str, Any] = {
+        "family": _family(rule.version),
+        "priority": rule.priority,
+        "table": rule.table,
+        "protocol": PROTOCOL,
+    }
+    if rule.mark is not None:
+        spec["fwmark"] = rule.mark
+    if rule.source is not None:
+        spec["src"] = rule.source
+    if rule.suppress_prefixlength is not None:
+        spec["FRA_SUPPRESS_PREFIXLEN"] = rule.suppress_prefixlength
+    return spec
+
+
+def _family(version: int) -> int:
+    return int(AF_INET if version == 4 else AF_INET6)
+
+
+@contextmanager
+def _explained(doing: str, tolerate: Set[int] = frozenset()) -> Iterator[None]:
+    """Turn the kernel's refusal into a SystemFault that names the thing; codes in `tolerate` pass."""
+    try:
+        yield
+    except NetlinkError as fault:
+        if fault.code in tolerate:
+            return
+        remedy = {
+            errno.EPERM: ": run as root (it takes CAP_NET_ADMIN)",
+            errno.ENETUNREACH: ": the gateway is not on that interface's network",
+            errno.EHOSTUNREACH: ": the gateway is not on that interface's network",
+            errno.ENETDOWN: ": the interface is down",
+            errno.EINVAL: ": the kernel takes no such value here (a source address must be this machine's)",
+            errno.EOPNOTSUPP: ": this kernel lacks it",
+        }.get(fault.code, "")
+        raise SystemFault(f"cannot {doing}: {fault.args[-1]}{remedy}") from fault
