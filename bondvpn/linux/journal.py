@@ -77,6 +77,11 @@ def journal_path(name: str) -> Path:
     return runtime_dir() / f"{name}{_SUFFIX}"
 
 
+def process_name(path: Path) -> str:
+    """The `name` that `journal_path` made the path of."""
+    return path.name.removesuffix(_SUFFIX)
+
+
 def journals() -> list[Path]:
     """Every journal in the runtime directory."""
     return sorted(runtime_dir().glob(f"*{_SUFFIX}"))

@@ -1,0 +1,5 @@
+"""`python -m bondvpn`"""
+
+from bondvpn.cli import main
+
+main()
