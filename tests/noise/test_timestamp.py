@@ -66,7 +66,7 @@ def test_clock_before_1970() -> None:
 
 @pytest.mark.parametrize(
     "last",
-    [b"", bytes(11), bytes(13), b"\xff" * 12, bytes.fromhex("400000000000000a3b9aca00")],
+    [b"", bytes(11), bytes(13), b"\x7f" + b"\xff" * 7 + bytes(4), bytes.fromhex("400000000000000a3b9aca00")],
 )
 def test_last_that_is_no_timestamp(last: bytes) -> None:
     with pytest.raises(ValueError, match="timestamp"):
