@@ -1,0 +1,74 @@
+# Every target installs what it misses: system packages by apt-get (as root), Python packages into .venv.
+# Set-up talks on stderr only, so `make demo ARGS="--json"` leaves nothing but JSON on stdout.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --root-user-action ignore
+
+# command:package
+TOOLS := ip:iproute2 nft:nftables ethtool:ethtool iperf3:iperf3 openvpn:openvpn
+
+.PHONY: help test lint demo bench system
+
+help:
+	@echo "make demo   a bonded network in namespaces on this machine (ARGS=\"--quick --json\")"
+	echo "make test   lint, types, import contract and every test (as root: the namespace tests need it)"
+	echo "make lint   lint, types and import contract"
+	echo "make bench  benchmarks (ARGS: for pytest)"
+
+test: system lint
+	@$(BIN)/pytest $(ARGS)
+
+lint: $(STAMP)
+	@$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+demo: system $(STAMP)
+	@$(BIN)/bondvpn demo $(ARGS)
+
+bench: system $(STAMP)
+	@$(BIN)/pytest bench -o python_files="bench_*.py test_*.py" $(ARGS)
+
+system:
+	@missing=()
+	for tool in $(TOOLS); do
+	    PATH="$$PATH:/usr/sbin:/sbin" command -v "$${tool%%:*}" >/dev/null || missing+=("$${tool##*:}")
+	done
+	if (($${#missing[@]})); then $(call apt_install,$${missing[@]}); fi
+
+$(STAMP): constraints.txt pyproject.toml
+	@if [[ ! -x $(BIN)/python ]]; then
+	    python=
+	    for candidate in python3 python3.13 python3.12 python3.11; do
+	        if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+	            python=$$candidate
+	            break
+	        fi
+	    done
+	    if [[ -z $$python ]]; then $(call apt_install,python3 python3-venv); python=python3; fi
+	    if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then $(call apt_install,python3-venv); fi
+	    echo "setting up .venv" >&2
+	    "$$python" -m venv .venv >&2
+	fi
+	$(PIP) -c constraints.txt hatchling editables >&2
+	$(PIP) -c constraints.txt --no-build-isolation -e '.[dev]' >&2
+	touch $@
+
+# $(1): packages
+define apt_install
+{
+    echo "installing $(1)" >&2
+    if ((EUID)); then echo "as root, or install by hand: apt-get install $(1)" >&2; exit 1; fi
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq </dev/null >&2
+    apt-get install -qq -y --no-install-recommends $(1) </dev/null >&2
+}
+endef
