@@ -1,0 +1,177 @@
+"""Is this link alive, and how far is the other end? Probes answer both.
+
+Theory. Each end probes each link: while it carries data every PROBE_BUSY_S, else every
+PROBE_IDLE_S. A reply acknowledges its probe and all before it, so a lost probe alone means
+nothing. A link is silent when PROBES_LOST probes in a row stay unanswered, the first of them for
+longer than a retransmission timeout, *while another link answered* (otherwise it may be us, or the
+peer, that stood still: then it takes ALONE_S). A probe that waits for its answer makes an idle link
+probe at the busy pace, so that a link dies as fast when nobody is looking.
+
+    state      event       next
+    DOWN       path        JOINING
+    JOINING    validated   ACTIVE
+    ACTIVE     silent      STALLED
+    ACTIVE     moved       JOINING     (the peer's address changed: prove it again)
+    STALLED    answering   ACTIVE
+    STALLED    aged        DEAD
+    DEAD       answering   ACTIVE
+    any        no path     DOWN
+"""
+
+from enum import Enum
+
+
+class LinkState(Enum):
+    """See the table above."""
+
+    DOWN = "down"
+    JOINING = "joining"
+    ACTIVE = "active"
+    STALLED = "stalled"
+    DEAD = "dead"
+
+
+class LinkEvent(Enum):
+    """What happens to a link."""
+
+    PATH = "path"
+    VALIDATED = "validated"
+    SILENT = "silent"
+    MOVED = "moved"
+    ANSWERING = "answering"
+    AGED = "aged"
+    NO_PATH = "no path"
+
+
+TRANSITIONS: dict[tuple[LinkState, LinkEvent], LinkState] = {
+    (LinkState.DOWN, LinkEvent.PATH): LinkState.JOINING,
+    (LinkState.JOINING, LinkEvent.VALIDATED): LinkState.ACTIVE,
+    (LinkState.ACTIVE, LinkEvent.SILENT): LinkState.STALLED,
+    (LinkState.ACTIVE, LinkEvent.MOVED): LinkState.JOINING,
+    (LinkState.STALLED, LinkEvent.MOVED): LinkState.JOINING,
+    (LinkState.DEAD, LinkEvent.MOVED): LinkState.JOINING,
+    (LinkState.STALLED, LinkEvent.ANSWERING): LinkState.ACTIVE,
+    (LinkState.STALLED, LinkEvent.AGED): LinkState.DEAD,
+    (LinkState.DEAD, LinkEvent.ANSWERING): LinkState.ACTIVE,
+    **{(state, LinkEvent.NO_PATH): LinkState.DOWN for state in LinkState},
+}
+
+PROBE_BUSY_S = 0.075
+PROBE_IDLE_S = 1.0
+PROBE_DEAD_S = 0.25
+BUSY_FOR_S = 1.0  # after the last data
+PROBES_LOST = 3  # at 1 % random loss: once in 10^6 probes, 21 hours of full load
+TIMEOUT_FLOOR_S = 0.060  # design.md, 5: 60 ms + srtt + 4 rttvar
+ALONE_S = 0.5  # no other link to compare with
+DEAD_AFTER_S = 3.0
+ANSWERS_TO_RETURN = 3  # in a row, before a silent link carries data again
+RTT_INITIAL_S = 0.1
+
+
+class RttEstimator:
+    """Smoothed round-trip time and its variation (RFC 6298, 2), and the smallest seen."""
+
+    __slots__ = ("min_s", "srtt_s", "var_s")
+
+    def __init__(self) -> None:
+        self.srtt_s = self.var_s = self.min_s = 0.0
+
+    def add(self, rtt_s: float) -> None:
+        if self.srtt_s == 0.0:
+            self.srtt_s, self.var_s, self.min_s = rtt_s, rtt_s / 2, rtt_s
+            return
+        self.var_s += (abs(self.srtt_s - rtt_s) - self.var_s) / 4
+        self.srtt_s += (rtt_s - self.srtt_s) / 8
+        self.min_s = min(self.min_s, rtt_s)
+
+    @property
+    def timeout_s(self) -> float:
+        """How long an answer may take before its absence means something."""
+        return TIMEOUT_FLOOR_S + (self.srtt_s + 4 * self.var_s if self.srtt_s else RTT_INITIAL_S)
+
+
+class Liveness:
+    """State and probes of one link."""
+
+    def __init__(self) -> None:
+        self.state = LinkState.DOWN
+        self.since = 0.0  # when the state was entered
+        self.rtt = RttEstimator()
+        self.last_answer = -1e9
+        self._unanswered: dict[int, float] = {}  # id -> when sent, oldest first
+        self._next_id = 0
+        self._last_sent = -1e9
+        self._answers = 0
+
+    def happened(self, event: LinkEvent, now: float) -> bool:
+        """Follow the table; True if the state changed."""
+        state = TRANSITIONS.get((self.state, event), self.state)
+        if state is self.state:
+            return False
+        self.state = state
+        self.since = now
+        self._answers = 0
+        if state is LinkState.DOWN or event is LinkEvent.MOVED:
+            self._unanswered.clear()
+            self.rtt = RttEstimator()
+        return True
+
+    # -- probes ---------------------------------------------------------------------------------
+    def due(self, *, busy: bool) -> float:
+        """When the next probe should leave. Nothing is probed before its path is validated."""
+        if self.state in {LinkState.DOWN, LinkState.JOINING}:
+            return float("inf")
+        return self._last_sent + self._interval(busy=busy)
+
+    def probe(self, now: float) -> int:
+        """The id of a probe that is sent now."""
+        number = self._next_id
+        self._next_id = number + 1 & 0xFFFFFFFF
+        self._last_sent = now
+        self._unanswered[number] = now
+        if len(self._unanswered) > 256:  # a dead link's first ones tell nothing any more
+            del self._unanswered[next(iter(self._unanswered))]
+        return number
+
+    def answered(self, number: int, now: float) -> bool:
+        """A reply came; True if it is news. It acknowledges the older probes with it."""
+        sent = self._unanswered.get(number)
+        if sent is None:
+            return False
+        for older in list(self._unanswered):
+            del self._unanswered[older]
+            if older == number:
+                break
+        self.rtt.add(now - sent)
+        self.last_answer = now
+        self._answers += 1
+        return True
+
+    def _interval(self, *, busy: bool) -> float:
+        if self.state is LinkState.DEAD:
+            return PROBE_DEAD_S
+        if busy or self.state is LinkState.STALLED or self._unanswered:
+            return PROBE_BUSY_S
+        return PROBE_IDLE_S
+
+    # -- what they mean -------------------------------------------------------------------------
+    def judge(self, now: float, others_answered: float) -> LinkEvent | None:
+        """The event that the answers, or their absence, amount to now.
+
+        `others_answered`: when another link of the session last had an answer.
+        """
+        if self.state in {LinkState.STALLED, LinkState.DEAD}:
+            if self._answers >= ANSWERS_TO_RETURN:
+                return LinkEvent.ANSWERING
+            if self._unanswered and now - max(self.last_answer, self.since) > 2 * self.rtt.timeout_s:
+                self._answers = 0
+            if self.state is LinkState.STALLED and now - self.since >= DEAD_AFTER_S:
+                return LinkEvent.AGED
+        elif self.state is LinkState.ACTIVE and len(self._unanswered) >= PROBES_LOST:
+            silence = now - next(iter(self._unanswered.values()))
+            timeout = self.rtt.timeout_s
+            if others_answered < now - timeout:
+                timeout = max(timeout, ALONE_S)
+            if silence >= timeout:
+                return LinkEvent.SILENT
+        return None

@@ -1,0 +1,233 @@
+"""A frame's way in.
+
+1. receive   up to 64 datagrams of one sender in one call (GRO)
+2. open      one AEAD call per datagram, nonces by numpy, into rows that frames are made of
+3. replay    the whole run at once, one by one where it is not in order
+4. sort      DATA to its stream; anything else to the session
+5. reorder   strictly, see `bond.reorder`
+6. deliver   frames cut out of the streams, one `writev` each, see `reassembly`
+"""
+
+from collections.abc import Callable
+from struct import Struct
+from typing import Any, Protocol
+
+import numpy as np
+from cryptography.exceptions import InvalidTag
+
+from bondvpn.datapath.reassembly import Buffer, Reassembly
+from bondvpn.datapath.slab import RECEIVE_BYTES, SEALED_MAX_BYTES, Nonces, OpenSlab, RunViews
+from bondvpn.session.keypair import Keypair, LaneTable, ReceiveLane
+from bondvpn.session.link import Path
+from bondvpn.session.session import Session
+from bondvpn.stats import Drop, Drops
+from bondvpn.wire.sealed import DATA, DATA_HEADER, DATA_HEADER_LEN
+from bondvpn.wire.transport import HEADER, HEADER_LEN, OVERHEAD, TYPE_WORD
+
+RECEIVES_PER_WAKEUP = 16  # then the other direction and the timers have their turn
+RUN_MIN = 4  # shorter runs are cheaper one by one than by numpy
+_DATA_START = Struct(">BBI").unpack_from
+
+
+class Receiver(Protocol):
+    """A socket as seen from here: `(length, segment, address, local)` a call."""
+
+    def receive_into(self, buffers: list[Buffer]) -> tuple[int, int, Any, bytes] | None: ...
+
+
+class ControlPlane(Protocol):
+    """Who takes what is no data."""
+
+    def handshake(self, datagram: bytes, path: Path, now: float) -> None: ...
+
+    def confirm(self, keypair: Keypair, now: float) -> None: ...
+
+    def reassembly_of(self, session: Session) -> Reassembly | None: ...
+
+
+class Inbound:
+    """Receives for all tunnels of the process: the lane in each datagram says whose it is."""
+
+    def __init__(self, table: LaneTable, control: ControlPlane, drops: Drops) -> None:
+        self._table = table
+        self._control = control
+        self._drops = drops
+        self._buffer = bytearray(RECEIVE_BYTES)
+        self._view = memoryview(self._buffer)
+        self._buffers: list[Buffer] = [self._view]
+        self._runs: dict[int, RunViews] = {}
+        self._slab = OpenSlab()
+        self._nonces = Nonces(OpenSlab.ROWS)
+        self._order = np.arange(OpenSlab.ROWS, dtype=np.uint64)
+        self._touched: set[Reassembly] = set()  # those that may hold views into the slab
+
+    # -- 1. receive -----------------------------------------------------------------------------
+    def on_readable(self, socket: Receiver, clock: Callable[[], float]) -> None:
+        """Drain a socket, but bounded. Each call is stamped: one stamp for all would make the
+        smallest delay too small."""
+        for _ in range(RECEIVES_PER_WAKEUP):
+            received = socket.receive_into(self._buffers)
+            if received is None:
+                return
+            length, segment, address, local = received
+            path = Path(socket, address, local)  # type: ignore[arg-type]  # one object, two views of it
+            now = clock()
+            if length < segment * RUN_MIN or not self._run(length, segment, path, now):
+                for start in range(0, length, segment or 1):
+                    self._single(start, min(start + segment, length), path, now)
+
+    # -- one by one -----------------------------------------------------------------------------
+    def _single(self, start: int, end: int, path: Path, now: float) -> None:
+        """One datagram: control, small traffic, and whatever is not quite in order."""
+        size = end - start
+        view = self._view
+        if size <= OVERHEAD:
+            self._drops.count(Drop.SHORT)
+            return
+        word, index, counter = HEADER.unpack_from(view, start)
+        if word != TYPE_WORD:
+            self._control.handshake(bytes(view[start:end]), path, now)
+            return
+        lane = self._table.lanes.get(index) or self._table.find(index)
+        if lane is None:
+            self._drops.count(Drop.LANE)
+            return
+        sealed_len = size - OVERHEAD
+        if sealed_len > SEALED_MAX_BYTES:
+            self._drops.count(Drop.SHORT)
+            return
+        row_number = self._reserve(1)
+        row = self._slab.rows[row_number][:sealed_len]
+        header = view[start : start + HEADER_LEN]
+        try:
+            lane.decrypt_into(b"\0\0\0\0" + header[8:], view[start + HEADER_LEN : end], header, row)
+        except InvalidTag:
+            self._drops.count(Drop.AUTH)
+            return
+        if not self._fresh(lane, counter, now):
+            return
+        self._arrived(lane, counter, 1, size, path, now)
+        if row[0] != DATA:
+            lane.session.on_control(lane, bytes(row), path, now)
+            return
+        if sealed_len < DATA_HEADER_LEN:
+            self._drops.count(Drop.SEALED)
+            return
+        _, stream, sequence, _, offset = DATA_HEADER.unpack_from(row)
+        self._slab.next = row_number + 1
+        self._deliver(lane, stream, sequence, [row[DATA_HEADER_LEN:]], [offset], now)
+
+    def _fresh(self, lane: ReceiveLane, counter: int, now: float) -> bool:
+        """Authentic: now it may change state."""
+        if not lane.window.accept(counter):
+            self._drops.count(Drop.REPLAY)
+            return False
+        return self._usable(lane, now)
+
+    def _usable(self, lane: ReceiveLane, now: float) -> bool:
+        keypair = lane.keypair
+        if keypair.expired(now):
+            self._drops.count(Drop.EXPIRED)
+            return False
+        if not keypair.confirmed:
+            self._control.confirm(keypair, now)
+        return True
+
+    # -- a run of equals ------------------------------------------------------------------------
+    def _run(self, length: int, segment: int, path: Path, now: float) -> bool:
+        """A GRO run of DATA of one lane in order; False (and nothing done) if it is anything else."""
+        word, index, first = HEADER.unpack_from(self._view)
+        lane = self._table.lanes.get(index)
+        sealed_len = segment - OVERHEAD
+        if word != TYPE_WORD or lane is None or not DATA_HEADER_LEN < sealed_len <= SEALED_MAX_BYTES:
+            return False
+        count = length // segment
+        views = self._runs.get(segment) or self._make_run(segment)
+        order = self._order[:count]
+        if (views.prefixes[:count] != views.prefixes[0]).any() or (
+            views.counters[:count] - np.uint64(first) != order
+        ).any():
+            return False
+        rest = length - count * segment
+        if 0 < rest <= OVERHEAD + DATA_HEADER_LEN:
+            return False
+        row = self._reserve(count + 1)
+        self._nonces.counters[:count] = views.counters[:count]
+        rows = self._slab.sealed(sealed_len)[row : row + count]
+        decrypt_into = lane.decrypt_into
+        try:
+            for nonce, body, header, out in zip(
+                self._nonces.views, views.bodies, views.headers, rows, strict=False
+            ):
+                decrypt_into(nonce, body, header, out)
+        except InvalidTag:
+            return False  # opened again one by one; only what is authentic has an effect
+        if not lane.window.accept_run(first, count):
+            return False
+        if not self._usable(lane, now):
+            return True
+        self._arrived(lane, first + count - 1, count, count * segment, path, now)
+        self._sort(lane, row, count, sealed_len, path, now)
+        if rest:
+            self._single(length - rest, length, path, now)
+        return True
+
+    def _make_run(self, segment: int) -> RunViews:
+        if len(self._runs) >= 8:
+            self._runs.clear()
+        views = self._runs[segment] = RunViews(self._buffer, segment)
+        return views
+
+    def _reserve(self, count: int) -> int:
+        """The first of `count` free rows."""
+        if self._slab.reserve(count):
+            for reassembly in self._touched:
+                reassembly.persist()
+            self._touched.clear()
+        return self._slab.next
+
+    # -- 4. sort --------------------------------------------------------------------------------
+    def _sort(self, lane: ReceiveLane, row: int, count: int, sealed_len: int, path: Path, now: float) -> None:
+        end = row + count
+        self._slab.next = end
+        chunks = self._slab.chunks(sealed_len)
+        offsets = self._slab.offsets[row:end].tolist()
+        kind, stream, sequence = _DATA_START(self._slab.rows[row])
+        if kind == DATA and (self._slab.kinds[row:end] == self._slab.kinds[row]).all():
+            sequences = self._slab.sequences[row:end]
+            if (sequences - np.uint32(sequence) == self._order[:count]).all():
+                self._deliver(lane, stream, sequence, chunks[row:end], offsets, now)
+                return
+        for i in range(row, end):
+            kind, stream, sequence = _DATA_START(self._slab.rows[i])
+            if kind == DATA:
+                self._deliver(lane, stream, sequence, [chunks[i]], [offsets[i - row]], now)
+            else:
+                lane.session.on_control(lane, bytes(self._slab.rows[i][:sealed_len]), path, now)
+
+    def _arrived(
+        self, lane: ReceiveLane, counter: int, count: int, size: int, path: Path, now: float
+    ) -> None:
+        """Account for authentic datagrams; follow the peer's address if they are the newest."""
+        link = lane.session.links.get(lane.number)
+        if link is None:
+            return
+        link.last_received = now
+        link.rx_datagrams += count
+        link.rx_bytes += size + count * link.frame_overhead
+        if link.path != path and counter == lane.window.highest:
+            lane.session.moved(link, path, now)
+
+    def _deliver(
+        self,
+        lane: ReceiveLane,
+        stream: int,
+        sequence: int,
+        chunks: list[memoryview],
+        offsets: list[int],
+        now: float,
+    ) -> None:
+        reassembly = self._control.reassembly_of(lane.session)
+        if reassembly is not None:
+            self._touched.add(reassembly)
+            reassembly.receive_run(stream, sequence, chunks, offsets, now)

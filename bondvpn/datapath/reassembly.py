@@ -1,0 +1,261 @@
+"""From chunks in any order to frames for the TAP: the streams of one session's receiving side.
+
+A stream's chunks go through its `Reorder`, then its `Assembler` cuts records out of the byte
+sequence without copying: a frame is a list of views into the rows its datagrams were opened into,
+gathered by one `writev`. Views are good until the ring of rows comes round; `persist` then copies
+what is still held, once in five receive calls at full load.
+
+A chunk that never comes leaves a hole. The frame around it is completed all the same, and what the
+hole spared of a super-frame is rescued as whole TCP segments. After a hole at a frame's end the next
+frame is found by the offset in a later chunk's header.
+"""
+
+from collections.abc import Sequence
+from struct import Struct
+from typing import Protocol
+
+from bondvpn.bond.reorder import Reorder
+from bondvpn.datapath.rescue import rescue
+from bondvpn.stats import Drop, Drops
+from bondvpn.wire import virtio
+from bondvpn.wire.sealed import EXPRESS, NO_RECORD, RECORD_LENGTH_LEN, STREAMS
+
+Buffer = bytes | bytearray | memoryview
+Chunk = tuple[Buffer, int]  # chunk bytes, record offset
+
+FRAME_MIN_BYTES = virtio.HEADER_BYTES + 14
+HEAD_BYTES = 128  # of a frame, to check its headers
+MAX_FRAME_BYTES = 65_535
+
+_RECORD_LENGTH = Struct(">H").unpack_from
+
+
+class FrameSink(Protocol):
+    """The TAP as seen from here."""
+
+    def write(self, parts: Sequence[Buffer]) -> bool: ...
+
+
+class Assembler:
+    """Cuts one stream's byte sequence into frames."""
+
+    __slots__ = ("_chunk_bytes", "_holes", "_lost", "_parts", "_sink", "_total", "need")
+
+    def __init__(self, sink: "Reassembly") -> None:
+        self._sink = sink
+        self._parts: list[Buffer] = []  # of the frame under way
+        self._total = 0  # its bytes
+        self.need = 0  # bytes of it that are still to come
+        self._holes: list[tuple[int, int]] = []
+        self._lost = False  # where the next record begins is not known
+        self._chunk_bytes = 0  # size of a full chunk, to tell how much a missing one held
+
+    def feed(self, chunk: Buffer, offset: int) -> None:
+        """The next chunk in order."""
+        size = len(chunk)
+        if size > self._chunk_bytes or not self.need:
+            self._chunk_bytes = size
+        if self._lost or self._holes:
+            chunk = self._resume(chunk, offset)
+            size = len(chunk)
+            if not size:
+                return
+        start = 0
+        need = self.need
+        if need:
+            if need > size:
+                self._parts.append(chunk)
+                self.need = need - size
+                return
+            self._parts.append(chunk if need == size else chunk[:need])
+            start = need
+            self._finish()
+        while size - start > RECORD_LENGTH_LEN:
+            length = _RECORD_LENGTH(chunk, start)[0]
+            if length < FRAME_MIN_BYTES:
+                if length:
+                    self._sink.drops.count(Drop.SEALED)
+                return  # padding up to the end
+            start += RECORD_LENGTH_LEN
+            end = start + length
+            if end > size:
+                self._parts = [chunk[start:]]
+                self._total = length
+                self.need = end - size
+                return
+            self._sink.deliver([chunk[start:end]], length)
+            start = end
+
+    def feed_run(self, chunks: list[memoryview]) -> int:
+        """As many whole chunks as lie within the frame under way; how many were taken."""
+        if not self.need or self._holes or self._lost:
+            return 0
+        size = len(chunks[0])
+        count = min(len(chunks), (self.need - 1) // size)
+        if count:
+            self._parts += chunks[:count]
+            self.need -= count * size
+        return count
+
+    def gap(self, missing: int) -> None:
+        """`missing` chunks will never come."""
+        if not self.need:
+            self._lost = True
+            return
+        size = missing * self._chunk_bytes
+        start = self._total - self.need
+        if size < self.need:
+            self._holes.append((start, start + size))
+            self._parts.append(bytes(size))
+            self.need -= size
+            return
+        self._holes.append((start, self._total))
+        self._parts.append(bytes(self.need))
+        self._lost = True
+        self._finish()
+
+    def _resume(self, chunk: Buffer, offset: int) -> Buffer:
+        """After a hole: check that this chunk continues the frame, or find the next record."""
+        if not self._lost:
+            size = len(chunk)
+            # A record that ends here leaves either the offset of the next one or padding behind it.
+            if (offset == NO_RECORD and self.need + RECORD_LENGTH_LEN > size - 64) or offset == self.need:
+                return chunk
+            start = self._total - self.need  # the missing chunks were not full: their bytes are unknown
+            self._holes.append((start, self._total))
+            self._parts.append(bytes(self.need))
+            self._finish()
+            self._lost = True
+        if offset == NO_RECORD or offset > len(chunk):
+            return b""
+        self._lost = False
+        return chunk[offset:]
+
+    def _finish(self) -> None:
+        parts, total = self._parts, self._total
+        self._parts, self.need = [], 0
+        if not self._holes:
+            self._sink.deliver(parts, total)
+            return
+        holes, self._holes = self._holes, []
+        self._sink.drops.count(Drop.FRAME)
+        for frame in rescue(bytearray(b"".join(parts)), holes):
+            self._sink.deliver([frame], len(frame))
+
+    def persist(self) -> None:
+        """Copy what still lies in the ring of rows."""
+        self._parts = [bytes(part) if type(part) is memoryview else part for part in self._parts]
+
+
+class Reassembly:
+    """All streams of a session, and the TAP behind them."""
+
+    def __init__(self, tap: FrameSink, drops: Drops, *, uso: bool) -> None:
+        """`uso`: whether our kernel takes super-frames of UDP."""
+        self._tap = tap
+        self._uso = uso
+        self.drops = drops
+        self.frames = 0
+        self.bytes = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """A new session: its streams start from zero."""
+        self._reorders: list[Reorder[Chunk]] = [Reorder() for _ in range(STREAMS)]
+        self._assemblers = [Assembler(self) for _ in range(STREAMS)]
+        self._gaps: set[int] = set()  # streams that hold chunks behind a gap
+
+    # -- in -------------------------------------------------------------------------------------
+    def receive_run(
+        self, stream: int, sequence: int, chunks: list[memoryview], offsets: list[int], now: float
+    ) -> None:
+        """Chunks with consecutive sequence numbers. `offsets` as they stand in the headers."""
+        if stream >= STREAMS:
+            self.drops.count(Drop.SEALED, len(chunks))
+            return
+        assembler = self._assemblers[stream]
+        if stream == EXPRESS:
+            self._express(chunks, offsets)
+            return
+        reorder = self._reorders[stream]
+        place = reorder.place(sequence)
+        if place != reorder.expected:
+            held = 0
+            for i, chunk in enumerate(chunks):
+                held += reorder.hold(place + i, (chunk, offsets[i]), now)
+            if held < len(chunks):
+                self.drops.count(Drop.LATE, len(chunks) - held)
+            if reorder.expected not in reorder.held:
+                if reorder.held:
+                    self._gaps.add(stream)
+                return
+        else:
+            i, count = 0, len(chunks)
+            while i < count:
+                taken = assembler.feed_run(chunks[i:] if i else chunks)
+                i += taken
+                if i < count:
+                    assembler.feed(chunks[i], offsets[i])
+                    i += 1
+            reorder.expected += count
+        if reorder.held:
+            self._release(stream, reorder, assembler)
+
+    def _express(self, chunks: list[memoryview], offsets: list[int]) -> None:
+        """Whole records in every chunk, and nothing to wait for."""
+        for chunk, offset in zip(chunks, offsets, strict=True):
+            if offset == 0:
+                self._assemblers[EXPRESS].feed(chunk, offset)
+            if self._assemblers[EXPRESS].need:  # a record that claims to go on elsewhere
+                self.drops.count(Drop.SEALED)
+                self._assemblers[EXPRESS] = Assembler(self)
+
+    def _release(self, stream: int, reorder: Reorder[Chunk], assembler: Assembler) -> None:
+        while (chunk := reorder.pop()) is not None:
+            assembler.feed(*chunk)
+        if reorder.held:
+            self._gaps.add(stream)
+        else:
+            self._gaps.discard(stream)
+
+    # -- timers ---------------------------------------------------------------------------------
+    def poll(self, now: float) -> None:
+        """Give up what has been waited for long enough."""
+        for stream in list(self._gaps):
+            reorder, assembler = self._reorders[stream], self._assemblers[stream]
+            while reorder.deadline <= now:
+                assembler.gap(reorder.skip())
+                self._release(stream, reorder, assembler)
+
+    @property
+    def deadline(self) -> float:
+        """When `poll` is due next."""
+        if not self._gaps:
+            return float("inf")
+        return min(self._reorders[stream].deadline for stream in self._gaps)
+
+    def persist(self) -> None:
+        """The ring of rows comes round: copy what is still held."""
+        for stream in self._gaps:
+            held = self._reorders[stream].held
+            for place, (came, (chunk, offset)) in held.items():
+                if type(chunk) is memoryview:
+                    held[place] = (came, (bytes(chunk), offset))
+        for assembler in self._assemblers:
+            if assembler.need:
+                assembler.persist()
+
+    # -- out ------------------------------------------------------------------------------------
+    def deliver(self, parts: list[Buffer], length: int) -> None:
+        """One whole frame, its virtio header checked, to the TAP."""
+        head = parts[0]
+        if len(head) < HEAD_BYTES and len(parts) > 1:
+            head = b"".join(parts[:2])
+        if not virtio.check(head, length, max_frame=MAX_FRAME_BYTES, uso=self._uso):
+            self.drops.count(Drop.VIRTIO)
+            return
+        if self._tap.write(parts):
+            self.frames += 1
+            self.bytes += length - virtio.HEADER_BYTES
+        else:
+            self.drops.count(Drop.TAP)

@@ -1,0 +1,152 @@
+"""The event loop's side of everything: readers, writers, and one timer for all deadlines."""
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from bondvpn.datapath.inbound import Inbound
+from bondvpn.datapath.reassembly import Reassembly
+from bondvpn.datapath.slab import SealSlab
+from bondvpn.linux.udp import UdpSocket
+from bondvpn.runtime.tunnel import Tunnel
+from bondvpn.session.keypair import Keypair, LaneTable
+from bondvpn.session.link import Link, Path
+from bondvpn.session.session import Session
+from bondvpn.stats import Drops
+
+log = logging.getLogger(__name__)
+
+TIMER_MIN_S = 0.001  # libuv's resolution; asking for less would spin
+
+
+class Control(Protocol):
+    """The process's control plane: a client's initiator or a server's responder."""
+
+    def poll(self, now: float) -> None: ...
+
+    def deadline(self, now: float) -> float: ...
+
+    def handshake(self, datagram: bytes, path: Path, now: float) -> None: ...
+
+    def confirm(self, keypair: Keypair, now: float) -> None: ...
+
+
+class Engine:
+    """One per process. Implements `datapath.inbound.ControlPlane` and the tunnels' `Host`."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.clock: Callable[[], float] = time.monotonic
+        self.random = os.urandom
+        self.drops = Drops()
+        self.table = LaneTable(self.random)
+        self.seal = SealSlab()
+        self.inbound = Inbound(self.table, self, self.drops)
+        self.tunnels: list[Tunnel] = []
+        self.control: Control
+        self.stopped = asyncio.Event()
+        self._reassemblies: dict[Session, Reassembly] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._armed = float("inf")
+        self._control_deadline = 0.0
+
+    # -- life -----------------------------------------------------------------------------------
+    def start(self, control: Control) -> None:
+        """Begin to work; every object that lives as long as the process exists by now."""
+        self.control = control
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.loop.add_signal_handler(number, self.stopped.set)
+        gc.collect()
+        gc.freeze()  # the collector then walks only what came since
+        self.control_changed()
+
+    def stop(self) -> None:
+        for tunnel in self.tunnels:
+            tunnel.stop(self.clock())
+        if self._timer is not None:
+            self._timer.cancel()
+
+    # -- readers --------------------------------------------------------------------------------
+    def watch_socket(self, socket: UdpSocket) -> None:
+        self.loop.add_reader(socket.fileno(), self._on_socket, socket)
+
+    def unwatch_socket(self, socket: UdpSocket) -> None:
+        self.loop.remove_reader(socket.fileno())
+        self.loop.remove_writer(socket.fileno())
+
+    def _on_socket(self, socket: UdpSocket) -> None:
+        self.inbound.on_readable(socket, self.clock)
+        now = self.clock()
+        for tunnel in self.tunnels:
+            deadline = tunnel.deadline(now)
+            if deadline < self._armed:
+                self._arm(deadline, now)
+        if self._control_deadline < self._armed:
+            self._arm(self._control_deadline, now)
+
+    # -- the timer ------------------------------------------------------------------------------
+    def wake_at(self, deadline: float, now: float) -> None:
+        """Something is due at `deadline`."""
+        if deadline < self._armed:
+            self._arm(deadline, now)
+
+    def control_changed(self) -> None:
+        """The control plane's deadline may be nearer than it was."""
+        self._control_deadline = 0.0
+        self._arm(0.0, self.clock())
+
+    def _arm(self, deadline: float, now: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._armed = deadline
+        self._timer = self.loop.call_later(max(deadline - now, TIMER_MIN_S), self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._armed = float("inf")
+        now = self.clock()
+        if now >= self._control_deadline:
+            self.control.poll(now)
+            self._control_deadline = self.control.deadline(now)
+        deadline = self._control_deadline
+        for tunnel in self.tunnels:
+            tunnel.poll(now)
+            deadline = min(deadline, tunnel.deadline(now))
+        if deadline < self._armed:
+            self._arm(deadline, now)
+
+    # -- for the datapath -----------------------------------------------------------------------
+    def handshake(self, datagram: bytes, path: Path, now: float) -> None:
+        self.control.handshake(datagram, path, now)
+        self.control_changed()
+
+    def confirm(self, keypair: Keypair, now: float) -> None:
+        self.control.confirm(keypair, now)
+
+    def reassembly_of(self, session: Session) -> Reassembly | None:
+        return self._reassemblies.get(session)
+
+    # -- for the tunnels ------------------------------------------------------------------------
+    def session_started(self, session: Session, reassembly: Reassembly) -> None:
+        self._reassemblies[session] = reassembly
+
+    def session_ended(self, session: Session) -> None:
+        self._reassemblies.pop(session, None)
+
+    def when_writable(self, link: Link, done: Callable[[], None]) -> None:
+        """Call `done` once the link's socket takes more."""
+        socket = link.path.socket if link.path is not None else None
+        if not isinstance(socket, UdpSocket):
+            return
+        fd = socket.fileno()
+
+        def ready() -> None:
+            self.loop.remove_writer(fd)
+            done()
+
+        self.loop.add_writer(fd, ready)

@@ -1,0 +1,325 @@
+"""One TAP and what stands behind it: a session, its links, both directions of the datapath."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from bondvpn import config
+from bondvpn.bond.liveness import LinkState
+from bondvpn.bond.weighted import Weighted
+from bondvpn.datapath.outbound import Outbound
+from bondvpn.datapath.reassembly import Reassembly
+from bondvpn.datapath.slab import CHUNK_MAX_BYTES, SealSlab, chunk_capacity
+from bondvpn.linux.netlink import Netlink
+from bondvpn.linux.tap import Tap
+from bondvpn.session.link import Link
+from bondvpn.session.session import Session
+from bondvpn.stats import Drops
+from bondvpn.wire.capabilities import AES_256_GCM, CSUM, TSO4, TSO6, USO, VERSION, Capabilities
+from bondvpn.wire.transport import ETHERNET_LEN, udp_overhead
+
+log = logging.getLogger(__name__)
+
+GSO_S = 0.003  # of the lines' sum in one super-frame: a slow bond is not fed 64 KiB lumps
+GSO_MAX_BYTES = 65_000  # a record's length is 16 bits
+QUEUE_PACKETS = 64  # in the TAP, behind our own queue: one segmented super-frame fits
+QUEUE_UNLIMITED_PACKETS = 1000  # lines of unknown speed: the kernel's default
+SAMPLE_S = 1.0
+
+
+class Host(Protocol):
+    """The engine as a tunnel sees it."""
+
+    loop: asyncio.AbstractEventLoop
+    clock: Callable[[], float]
+    seal: SealSlab
+
+    def wake_at(self, deadline: float, now: float) -> None: ...
+    def control_changed(self) -> None: ...
+    def session_started(self, session: Session, reassembly: Reassembly) -> None: ...
+    def session_ended(self, session: Session) -> None: ...
+    def when_writable(self, link: Link, done: Callable[[], None]) -> None: ...
+
+
+class _Rates:
+    """Bytes per second of one link, sampled once a second."""
+
+    __slots__ = ("_at", "_rx", "_tx", "rx_bps", "tx_bps")
+
+    def __init__(self) -> None:
+        self._at = self.tx_bps = self.rx_bps = 0.0
+        self._tx = self._rx = 0
+
+    def sample(self, link: Link, now: float) -> None:
+        if now - self._at < SAMPLE_S:
+            return
+        if self._at:
+            self.tx_bps = (link.tx_bytes - self._tx) * 8 / (now - self._at)
+            self.rx_bps = (link.rx_bytes - self._rx) * 8 / (now - self._at)
+        self._at, self._tx, self._rx = now, link.tx_bytes, link.rx_bytes
+
+
+class Tunnel:
+    """Implements the observers of session and links."""
+
+    def __init__(self, name: str, settings: config.Tunnel, host: Host) -> None:
+        """Make the TAP. Raises SystemFault."""
+        self.name = name
+        self.settings = settings
+        self.session: Session | None = None
+        self.since = host.clock()
+        self.drops = Drops()
+        self.tap = Tap(settings.interface)
+        self._host = host
+        self._scheduler: Weighted[Link] = Weighted(strict=settings.scheduler == "weighted")
+        self._out = Outbound(self.tap, self._scheduler, host.seal, self.drops)
+        self._in = Reassembly(self.tap, self.drops, uso=self.tap.uso)
+        self._rates: dict[int, _Rates] = {}
+        self._capacity = CHUNK_MAX_BYTES
+        self._gso_bytes = GSO_MAX_BYTES
+        self._reading = False
+
+    def configure(self, netlink: Netlink, rate_bps: float | None) -> None:
+        """Addresses, MTU, routes, up. Raises SystemFault."""
+        self._gso_bytes = _gso_bytes(rate_bps)
+        netlink.configure_tap(
+            self.settings.interface,
+            self.settings.address,
+            self.settings.mtu,
+            self.settings.routes,
+            gso_max_size=self._gso_bytes,
+            txqueuelen=_queue_packets(rate_bps),
+        )
+
+    def capabilities(self, instance: bytes, ciphers: int) -> Capabilities:
+        """What this end can take, for the handshake."""
+        offloads = CSUM | TSO4 | TSO6 | (USO if self.tap.uso else 0)
+        return Capabilities(VERSION, ciphers, offloads, instance, GSO_MAX_BYTES, self.settings.mtu)
+
+    def start(self) -> None:
+        """Read the TAP; without a session what comes is dropped."""
+        self._read(True)
+
+    def stop(self, now: float) -> None:
+        """Say goodbye and close the TAP."""
+        if self.session is not None:
+            self.session.close(now)
+        self._read(False)
+        self.tap.close()
+
+    # -- the TAP --------------------------------------------------------------------------------
+    def _read(self, wanted: bool) -> None:
+        if wanted != self._reading:
+            self._reading = wanted
+            if wanted:
+                self._host.loop.add_reader(self.tap.fileno(), self._on_tap)
+            else:
+                self._host.loop.remove_reader(self.tap.fileno())
+
+    def _on_tap(self) -> None:
+        now = self._host.clock()
+        if self.session is None:
+            self._out.discard()
+            return
+        self._out.on_readable(now)
+        self._after_dispatch(now)
+
+    def _after_dispatch(self, now: float) -> None:
+        """Stop reading the TAP while no line has room; come back when one has."""
+        self._read(not self._out.full)
+        if self._out.queued:
+            deadline = self._scheduler.deadline(now)
+            if deadline is not None:
+                self._host.wake_at(deadline, now)
+
+    # -- timers ---------------------------------------------------------------------------------
+    def poll(self, now: float) -> None:
+        self._in.poll(now)
+        if self._out.queued:
+            self._out.dispatch(now)
+            self._after_dispatch(now)
+
+    def deadline(self, now: float) -> float:
+        """When `poll` is due; what the queue waits for is told by `wake_at`."""
+        deadline = self._in.deadline
+        if self._out.queued:
+            room = self._scheduler.deadline(now)
+            if room is not None:
+                deadline = min(deadline, room)
+        return deadline
+
+    # -- SessionObserver ------------------------------------------------------------------------
+    def session_started(self, session: Session, now: float) -> None:
+        self.session = session
+        self.since = now
+        self._out.reset()
+        self._in.reset()
+        self.tap.emit_uso(bool(session.peer.offloads & USO))
+        self._host.session_started(session, self._in)
+        self._host.control_changed()
+        log.info("%s: session up, %s", self.name, self.cipher)
+        self._refresh(now)
+
+    def session_ended(self, session: Session, reason: str, now: float) -> None:
+        self._host.session_ended(session)
+        if self.session is session:
+            self.session = None
+            self.since = now
+            self._scheduler.set_lines([])
+            self._read(True)  # to drop what comes
+            log.warning("%s: session down: %s", self.name, reason)
+        self._host.control_changed()
+
+    def link_changed(self, session: Session, link: Link, now: float) -> None:
+        reason = f" ({link.reason})" if link.reason else ""
+        level = logging.INFO if link.active or link.liveness.state is LinkState.JOINING else logging.WARNING
+        log.log(
+            level,
+            "%s: link %s %s%s, path MTU %d",
+            self.name,
+            link.name,
+            link.liveness.state.value,
+            reason,
+            link.path_mtu.current,
+        )
+        self._host.control_changed()
+        if session is self.session:
+            self._refresh(now)
+
+    def make_link(self, number: int, name: str) -> Link:
+        return Link(number, name or f"link{number}", self, self.drops)
+
+    # -- LinkObserver ---------------------------------------------------------------------------
+    def link_busy(self) -> None:
+        self._host.control_changed()
+
+    def link_failed(self, link: Link, reason: str, now: float) -> None:
+        if self.session is not None and link.path is not None:
+            self.session.path_down(link, reason, now)
+
+    def link_blocked(self, link: Link) -> None:
+        def writable() -> None:
+            now = self._host.clock()
+            link.flush(now)
+            self.poll(now)
+
+        self._host.when_writable(link, writable)
+
+    def link_too_big(self, link: Link, now: float) -> None:
+        link.path_mtu.packet_too_big(link.path_mtu.current - 1, now)
+        self._refresh(now)
+
+    # -- what follows from the links ------------------------------------------------------------
+    def _refresh(self, now: float) -> None:
+        if self.session is None:
+            return
+        links = self.session.active
+        self._scheduler.set_lines(links)
+        if links:
+            capacity = min(
+                chunk_capacity(link.path_mtu.current, link.frame_overhead - ETHERNET_LEN) for link in links
+            )
+            if capacity != self._capacity:
+                self._capacity = capacity
+                self._out.set_capacity(capacity)
+        rate = self._scheduler.rate_bps
+        self._out.set_rate(rate)
+        self._fit_tap(rate)
+        self._out.dispatch(now)
+        self._after_dispatch(now)
+
+    def _fit_tap(self, rate_bps: float | None) -> None:
+        """Super-frames in proportion to the lines' sum; netlink blocks, so in a thread."""
+        size = _gso_bytes(rate_bps)
+        if abs(size - self._gso_bytes) * 8 < self._gso_bytes:
+            return
+        self._gso_bytes = size
+
+        def fit() -> None:
+            with Netlink() as netlink:
+                netlink.set_gso_max_size(self.settings.interface, size)
+                netlink.set_queue(self.settings.interface, _queue_packets(rate_bps))
+
+        self._host.loop.run_in_executor(None, fit).add_done_callback(_log_failure)
+
+    # -- status ---------------------------------------------------------------------------------
+    @property
+    def cipher(self) -> str:
+        keypair = self.session.current if self.session is not None else None
+        if keypair is None:
+            return ""
+        return "AES-256-GCM" if keypair.cipher == AES_256_GCM else "ChaCha20-Poly1305"
+
+    def status(self, links: list[Link], now: float) -> dict[str, Any]:
+        """The tunnel's part of the status object."""
+        keypair = self.session.current if self.session is not None else None
+        up = keypair is not None and any(link.active for link in links)
+        return {
+            "name": self.name,
+            "interface": self.settings.interface,
+            "state": "up" if up else "connecting",
+            "since_s": round(now - self.since, 1),
+            "cipher": self.cipher,
+            "scheduler": self.settings.scheduler,
+            "handshake_age_s": round(now - keypair.created, 1) if keypair is not None else None,
+            "chunk_bytes": self._capacity,
+            "queued_bytes": self._out.queued,
+            "links": [self._link_status(link, now) for link in links],
+            "tap": {
+                "tx_frames": self._in.frames,
+                "rx_frames": self._out.frames,
+                "tx_bytes": self._in.bytes,
+                "rx_bytes": self._out.bytes,
+            },
+            "drops": self.drops.as_dict(),
+        }
+
+    def sample(self, links: list[Link], now: float) -> None:
+        """Once a second: the links' present rates."""
+        for link in links:
+            self._rates.setdefault(link.number, _Rates()).sample(link, now)
+
+    def _link_status(self, link: Link, now: float) -> dict[str, Any]:
+        rates = self._rates.get(link.number) or _Rates()
+        rtt = link.liveness.rtt
+        keypair = self.session.current if self.session is not None else None
+        lane = keypair.receive_lane(link.number) if keypair is not None else None
+        socket = link.path.socket if link.path is not None else None
+        send, receive = link.rate_bps, link.receive_rate_bps or None
+        up, down = (send, receive) if self.session is None or self.session.initiator else (receive, send)
+        return {
+            "name": link.name,
+            "state": link.liveness.state.value,
+            "reason": link.reason,
+            "since_s": round(now - link.liveness.since, 1),
+            "rtt_ms": round(rtt.srtt_s * 1e3, 1) if rtt.srtt_s else None,
+            "path_mtu": link.path_mtu.current,
+            "up_bps": up,
+            "down_bps": down,
+            "tx_bps": round(rates.tx_bps),
+            "rx_bps": round(rates.rx_bps),
+            "tx_bytes": link.tx_bytes,
+            "rx_bytes": link.rx_bytes,
+            "rx_lost": max(0, lane.window.highest + 1 - lane.window.received) if lane is not None else 0,
+            "gso": socket.gso if socket is not None else None,
+            "gso_fallbacks": socket.gso_fallbacks if socket is not None else 0,
+            "path": f"{link.path.address[0]}:{link.path.address[1]}" if link.path is not None else None,
+        }
+
+
+def _gso_bytes(rate_bps: float | None) -> int:
+    """Largest super-frame for lines of this sum; at least two full packets."""
+    if rate_bps is None:
+        return GSO_MAX_BYTES
+    return int(min(max(rate_bps / 8 * GSO_S, 2 * (1500 + udp_overhead(ipv6=True))), GSO_MAX_BYTES))
+
+
+def _queue_packets(rate_bps: float | None) -> int:
+    return QUEUE_UNLIMITED_PACKETS if rate_bps is None else QUEUE_PACKETS
+
+
+def _log_failure(future: "asyncio.Future[None]") -> None:
+    error = None if future.cancelled() else future.exception()
+    if error is not None:
+        log.warning("%s", error)

@@ -1,0 +1,330 @@
+"""One association between two running processes: its links, its keypairs, its timers.
+
+Sans-IO but for the links' own sockets: time and randomness are arguments, what happens to links and
+keys is told to the observer. Streams live above (datapath); a rekey changes keypairs and nothing else.
+
+A link joins on its own lane: the client sends PATH_CHALLENGE (with the rate it wants to receive, its
+MTU and its name), the server answers with PATH_RESPONSE and a challenge of its own, and uses the link
+only when that came back too. Until then it has sent less than three times what it received.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from bondvpn.bond.liveness import LinkEvent, LinkState
+from bondvpn.session.keypair import MAX_LANES, WIPE_AFTER_S, Keypair, LaneTable, ReceiveLane
+from bondvpn.session.link import PATH_MTU_DEFAULT_BYTES, Link, Path
+from bondvpn.stats import Drop, Drops
+from bondvpn.wire import sealed as wire
+from bondvpn.wire.capabilities import Capabilities
+from bondvpn.wire.transport import OVERHEAD, udp_overhead
+
+CHALLENGE_RETRY_S = 0.25  # a link joins within one retry of its line being there
+CHALLENGE_RETRY_MAX_S = 1.0
+MTU_PROBE_IDS = 1 << 31  # ids from here on belong to path MTU probes, those below to liveness
+NEVER = float("inf")
+
+
+class SessionObserver(Protocol):
+    """Who hears what becomes of a session."""
+
+    def session_started(self, session: "Session", now: float) -> None:
+        """The peer holds the keys too: data may flow."""
+
+    def session_ended(self, session: "Session", reason: str, now: float) -> None:
+        """Its keys are gone."""
+
+    def link_changed(self, session: "Session", link: Link, now: float) -> None:
+        """A link's state, or what its path carries, is not what it was."""
+
+    def make_link(self, number: int, name: str) -> Link:
+        """The peer joins with a link of its own."""
+
+
+class Session:
+    """See above. `links` by lane number."""
+
+    def __init__(
+        self,
+        *,
+        initiator: bool,
+        peer: Capabilities,
+        links: dict[int, Link],
+        table: LaneTable,
+        random: Callable[[int], bytes],
+        observer: SessionObserver,
+        drops: Drops,
+        now: float,
+    ) -> None:
+        self.initiator = initiator
+        self.peer = peer
+        self.links = links
+        self.started = now
+        self.ended = False
+        self.current: Keypair | None = None
+        self._previous: Keypair | None = None
+        self._next: Keypair | None = None  # a responder's, until the peer used it
+        self._table = table
+        self._random = random
+        self._observer = observer
+        self._drops = drops
+        self._last_active = now
+        self._mtu_probes = 0
+
+    # -- keys -----------------------------------------------------------------------------------
+    def install(self, keypair: Keypair, now: float) -> None:
+        """An initiator's new keypair: the peer has it already, so it is used at once."""
+        self._table.add(keypair)
+        first = self._promote(keypair)
+        if first:
+            self._observer.session_started(self, now)
+        for link in self.links.values():
+            if first:
+                link.liveness.happened(LinkEvent.NO_PATH, now)
+                self.path_up(link, now)
+            elif link.active:
+                self._probe(link, now)  # whatever comes first under the new key confirms it
+
+    def offer(self, keypair: Keypair) -> None:
+        """A responder's new keypair: kept ready until the peer's first datagram under it."""
+        if self._next is not None:
+            self._table.remove(self._next)
+        self._next = keypair
+        self._table.add(keypair)
+
+    def confirm(self, keypair: Keypair, now: float) -> None:
+        """The first authentic datagram under an offered keypair came."""
+        keypair.confirmed = True
+        if keypair is not self._next:
+            return
+        self._next = None
+        if self._promote(keypair):
+            self._last_active = now
+            self._observer.session_started(self, now)
+
+    def _promote(self, keypair: Keypair) -> bool:
+        """Make it the current one; True if it is the session's first."""
+        if self._previous is not None:
+            self._table.remove(self._previous)
+        self._previous, self.current = self.current, keypair
+        for link in self.links.values():
+            link.send_lane = keypair.send_lane(link.number)
+        return self._previous is None
+
+    def end(self, reason: str, now: float) -> None:
+        """Forget the keys."""
+        if self.ended:
+            return
+        self.ended = True
+        for keypair in (self._previous, self.current, self._next):
+            if keypair is not None:
+                self._table.remove(keypair)
+        started = self.current is not None
+        self._previous = self.current = self._next = None
+        if started:
+            self._observer.session_ended(self, reason, now)
+
+    def close(self, now: float) -> None:
+        """Say goodbye on every link, then forget the keys."""
+        for link in self.links.values():
+            if self.current is not None and link.path is not None:
+                self._send(link, wire.emit_close(), now)
+        self.end("closed here", now)
+
+    # -- links ----------------------------------------------------------------------------------
+    @property
+    def active(self) -> list[Link]:
+        """The links that may carry data."""
+        return [link for link in self.links.values() if link.active]
+
+    def path_up(self, link: Link, now: float) -> None:
+        """The link has a path: join by it."""
+        if self.current is None or link.path is None:
+            return
+        link.send_lane = self.current.send_lane(link.number)
+        if link.liveness.happened(LinkEvent.PATH, now):
+            link.path_mtu.interface_changed(link.interface_mtu or PATH_MTU_DEFAULT_BYTES, now)
+        if link.liveness.state is LinkState.JOINING:
+            self._challenge(link, now)
+
+    def path_down(self, link: Link, reason: str, now: float) -> None:
+        """The link's path is gone: no route, no device, no address."""
+        link.reason = reason
+        link.path = None
+        self._happened(link, LinkEvent.NO_PATH, now)
+
+    def moved(self, link: Link, path: Path, now: float) -> None:
+        """An authentic datagram, the newest of its lane, came from another address (NAT rebinding)."""
+        if self.initiator:
+            return  # the server is where the configuration says
+        link.set_path(path)
+        if link.liveness.state is LinkState.DOWN:
+            self.path_up(link, now)
+            return
+        link.reason = "the peer's address changed"
+        self._happened(link, LinkEvent.MOVED, now)
+        self._challenge(link, now)
+
+    def _happened(self, link: Link, event: LinkEvent, now: float) -> None:
+        if link.liveness.happened(event, now):
+            if link.active:
+                link.reason = ""
+            self._observer.link_changed(self, link, now)
+
+    def _challenge(self, link: Link, now: float) -> None:
+        if not link.challenge:
+            link.challenge = self._random(wire.TOKEN_LEN)
+        link.challenge_due = now + min(
+            max(CHALLENGE_RETRY_S, now - link.liveness.since), CHALLENGE_RETRY_MAX_S
+        )
+        challenge = wire.PathChallenge(
+            link.challenge, link.receive_rate_bps, link.interface_mtu, link.name if self.initiator else ""
+        )
+        self._send(link, wire.emit_challenge(challenge), now)
+
+    def _send(self, link: Link, sealed: bytes, now: float) -> None:
+        link.send_control(link.send_lane.seal(sealed), now)
+
+    def _probe(self, link: Link, now: float) -> None:
+        number = link.liveness.probe(now) % MTU_PROBE_IDS
+        self._send(link, wire.emit_probe(wire.Probe(number, 0)), now)
+
+    # -- control messages -----------------------------------------------------------------------
+    def on_control(self, lane: ReceiveLane, sealed: bytes, path: Path, now: float) -> None:
+        """An authentic, new datagram that is not DATA came on `lane` by `path`."""
+        kind = sealed[0]
+        if kind == wire.PATH_CHALLENGE:
+            self._on_challenge(lane.number, wire.parse_challenge(sealed), path, now)
+            return
+        link = self.links.get(lane.number)
+        if link is None:
+            self._drops.count(Drop.SEALED)
+        elif kind == wire.PROBE:
+            probe = wire.parse_probe(sealed)
+            if probe is not None and link.path is not None:
+                self._send(link, wire.emit_probe_reply(probe), now)
+        elif kind == wire.PROBE_REPLY:
+            self._on_probe_reply(link, wire.parse_probe(sealed), now)
+        elif kind == wire.PATH_RESPONSE:
+            if link.challenge and wire.parse_response(sealed) == link.challenge:
+                link.challenge, link.challenge_due = b"", NEVER
+                self._happened(link, LinkEvent.VALIDATED, now)
+                self._probe(link, now)
+        elif kind == wire.CLOSE:
+            self.end("closed by the peer", now)
+        else:
+            self._drops.count(Drop.SEALED)
+
+    def _on_challenge(
+        self, number: int, challenge: wire.PathChallenge | None, path: Path, now: float
+    ) -> None:
+        if challenge is None or number >= MAX_LANES or self.current is None:
+            self._drops.count(Drop.SEALED)
+            return
+        link = self.links.get(number)
+        if link is None:
+            if self.initiator:  # links are ours to open
+                self._drops.count(Drop.SEALED)
+                return
+            link = self.links[number] = self._observer.make_link(number, challenge.name)
+        if not self.initiator:
+            self._learn(link, challenge, path, now)
+        self._send(link, wire.emit_response(challenge.token), now)
+
+    def _learn(self, link: Link, challenge: wire.PathChallenge, path: Path, now: float) -> None:
+        """What the client says of its link: its name, the rate it can receive, its MTU."""
+        link.name = challenge.name or link.name
+        if challenge.rate != link.receive_rate_bps or link.path is None:
+            link.receive_rate_bps = challenge.rate
+            link.set_send_rate(challenge.rate or None)
+        if challenge.mtu:
+            link.interface_mtu = min(challenge.mtu, PATH_MTU_DEFAULT_BYTES)
+        if link.path is None:
+            link.set_path(path)
+            self.path_up(link, now)
+        elif link.liveness.state is LinkState.JOINING:
+            self._challenge(link, now)
+
+    def _on_probe_reply(self, link: Link, probe: wire.Probe | None, now: float) -> None:
+        if probe is None:
+            self._drops.count(Drop.SEALED)
+        elif probe.id >= MTU_PROBE_IDS:
+            before = link.path_mtu.current
+            link.path_mtu.acknowledged(probe.size, now)
+            if link.path_mtu.current != before:
+                self._observer.link_changed(self, link, now)
+        elif link.liveness.answered(probe.id, now):
+            self._judge(link, now)
+
+    # -- timers ---------------------------------------------------------------------------------
+    def poll(self, now: float) -> None:
+        """Do what is due."""
+        if self.current is None:
+            return
+        if self.current.expired(now):
+            self.end("keys expired", now)
+            return
+        for link in list(self.links.values()):
+            self._poll_link(link, now)
+        if any(link.active for link in self.links.values()):
+            self._last_active = now
+        elif not self.initiator and now - self._last_active > WIPE_AFTER_S:
+            self.end("the peer is gone", now)
+        if self._previous is not None and self._previous.expired(now):
+            self._table.remove(self._previous)
+            self._previous = None
+
+    def _poll_link(self, link: Link, now: float) -> None:
+        if link.path is None:
+            return
+        if now >= link.challenge_due and link.liveness.state is LinkState.JOINING:
+            self._challenge(link, now)
+        if now >= link.liveness.due(busy=link.busy(now)):
+            self._probe(link, now)
+        self._judge(link, now)
+        if link.active:
+            before = link.path_mtu.current
+            size = link.path_mtu.poll(now)
+            if size is not None:
+                self._probe_mtu(link, size, now)
+            if link.path_mtu.current != before:
+                self._observer.link_changed(self, link, now)
+
+    def _probe_mtu(self, link: Link, size: int, now: float) -> None:
+        if link.path is None:
+            return
+        self._mtu_probes += 1
+        probe = wire.Probe(MTU_PROBE_IDS | self._mtu_probes % MTU_PROBE_IDS, size)
+        length = size - udp_overhead(ipv6=link.path.socket.ipv6) - OVERHEAD
+        self._send(link, wire.emit_probe(probe, length=length), now)
+
+    def _judge(self, link: Link, now: float) -> None:
+        others = max(
+            (other.liveness.last_answer for other in self.links.values() if other is not link), default=-1e9
+        )
+        event = link.liveness.judge(now, others)
+        if event is None:
+            return
+        if event is LinkEvent.SILENT:
+            link.reason = f"no answer for {(now - link.liveness.last_answer) * 1e3:.0f} ms"
+        self._happened(link, event, now)
+
+    def deadline(self, now: float) -> float:
+        """When `poll` is due next."""
+        if self.current is None:
+            return NEVER
+        deadline = now + 1.0  # keys, ages
+        for link in self.links.values():
+            if link.path is None:
+                continue
+            deadline = min(deadline, link.liveness.due(busy=link.busy(now)))
+            if link.liveness.state is LinkState.JOINING:
+                deadline = min(deadline, link.challenge_due)
+            if link.active:
+                deadline = min(deadline, link.path_mtu.next_deadline())
+        return deadline
+
+    @property
+    def silent(self) -> bool:
+        """Whether no link carries anything: the peer is gone, or all lines are."""
+        return not any(link.active for link in self.links.values())

@@ -1,0 +1,138 @@
+"""The sealed part of a transport datagram: one kind byte, then what the kind says.
+
+    DATA            kind 1  stream 1  sequence 4  time 2  offset 2  chunk...
+    PROBE           kind 1  id 4  size 2  padding...
+    PROBE_REPLY     kind 1  id 4  size 2
+    PATH_CHALLENGE  kind 1  token 8  rate 8  mtu 2  name length 1  name...
+    PATH_RESPONSE   kind 1  token 8
+    CLOSE           kind 1  reason 1
+
+FEEDBACK (kind 2) is reserved for the bonding reports.
+
+A chunk is a piece of its stream's byte sequence, which is made of records:
+
+    record          length 2  virtio header 10  Ethernet frame
+
+`length` counts virtio header and frame; 0 means that the rest of the chunk is padding. `offset` is
+where the first record that begins in this chunk begins, NO_RECORD if none does: whoever lost the
+chunks before finds the next frame there (the idea of RFC 9347).
+"""
+
+import struct
+from typing import Final, NamedTuple
+
+# -- named offsets ----------------------------------------------------------------------------
+DATA: Final = 1
+FEEDBACK: Final = 2
+PROBE: Final = 3
+PROBE_REPLY: Final = 4
+PATH_CHALLENGE: Final = 5
+PATH_RESPONSE: Final = 6
+CLOSE: Final = 7
+
+DATA_HEADER = struct.Struct(">BBIHH")
+DATA_HEADER_LEN: Final = 10
+KIND_OFFSET: Final = 0
+STREAM_OFFSET: Final = 1
+SEQUENCE_OFFSET: Final = 2
+TIME_OFFSET: Final = 6
+RECORD_OFFSET: Final = 8
+
+NO_RECORD: Final = 0xFFFF
+RECORD_LENGTH_LEN: Final = 2
+TIME_UNIT_S: Final = 16e-6  # send time, modulo 2^16 units (1.05 s)
+
+EXPRESS: Final = 0
+BULK_STREAMS: Final = 16
+STREAMS: Final = 1 + BULK_STREAMS
+SEQUENCE_MASK: Final = 0xFFFFFFFF
+
+NAME_MAX: Final = 32  # bytes of UTF-8
+TOKEN_LEN: Final = 8
+
+_PROBE = struct.Struct(">BIH")
+_CHALLENGE = struct.Struct(">B8sQHB")
+_RESPONSE = struct.Struct(">B8s")
+_CLOSE = struct.Struct(">BB")
+
+
+class CloseReason:
+    """Why a peer says goodbye."""
+
+    SHUTDOWN: Final = 0
+
+
+# -- parsed forms -----------------------------------------------------------------------------
+class Probe(NamedTuple):
+    """A liveness or path MTU probe (`size` bytes as an IP packet), or the reply to one."""
+
+    id: int
+    size: int
+
+
+class PathChallenge(NamedTuple):
+    """Joins a link, or asks whether an endpoint is really there.
+
+    `rate` is what the sender of this message wants to receive at most by this link (bit/s, 0:
+    unknown), `mtu` its interface's MTU (bytes, 0: unknown), `name` what its admin calls the link.
+    """
+
+    token: bytes
+    rate: int
+    mtu: int
+    name: str
+
+
+# -- parse ------------------------------------------------------------------------------------
+def parse_probe(sealed: bytes) -> Probe | None:
+    """PROBE or PROBE_REPLY; None if malformed."""
+    if len(sealed) < _PROBE.size:
+        return None
+    _, number, size = _PROBE.unpack_from(sealed)
+    return Probe(number, size)
+
+
+def parse_challenge(sealed: bytes) -> PathChallenge | None:
+    """PATH_CHALLENGE; None if malformed."""
+    if len(sealed) < _CHALLENGE.size:
+        return None
+    _, token, rate, mtu, length = _CHALLENGE.unpack_from(sealed)
+    name = sealed[_CHALLENGE.size : _CHALLENGE.size + length]
+    if length > NAME_MAX or len(name) < length:
+        return None
+    try:
+        return PathChallenge(token, rate, mtu, name.decode())
+    except UnicodeDecodeError:
+        return None
+
+
+def parse_response(sealed: bytes) -> bytes | None:
+    """The token of a PATH_RESPONSE; None if malformed."""
+    return sealed[1 : 1 + TOKEN_LEN] if len(sealed) >= _RESPONSE.size else None
+
+
+# -- emit -------------------------------------------------------------------------------------
+def emit_probe(probe: Probe, *, length: int = 0) -> bytes:
+    """PROBE, zero-padded to `length` bytes of sealed part."""
+    return _PROBE.pack(PROBE, probe.id, probe.size).ljust(length, b"\0")
+
+
+def emit_probe_reply(probe: Probe) -> bytes:
+    """PROBE_REPLY: the probe's id and size come back."""
+    return _PROBE.pack(PROBE_REPLY, probe.id, probe.size)
+
+
+def emit_challenge(challenge: PathChallenge) -> bytes:
+    """PATH_CHALLENGE; the name must fit in NAME_MAX bytes."""
+    name = challenge.name.encode()
+    return _CHALLENGE.pack(PATH_CHALLENGE, challenge.token, challenge.rate, challenge.mtu, len(name)) + name
+
+
+def emit_response(token: bytes) -> bytes:
+    """PATH_RESPONSE."""
+    return _RESPONSE.pack(PATH_RESPONSE, token)
+
+
+def emit_close(reason: int = CloseReason.SHUTDOWN) -> bytes:
+    """CLOSE."""
+    return _CLOSE.pack(CLOSE, reason)
