@@ -85,7 +85,7 @@ def _tunnel(tunnel: Status) -> list[RenderableType]:
         str(tunnel.get("scheduler", _MISSING)),
         f"last handshake {span(tunnel.get('handshake_age_s'))} ago",
     ]
-    table = Table(title="  ·  ".join(facts), title_justify="left", title_style=_style(tunnel.get("state")))
+    table = Table(title=Text("  ·  ".join(facts), _style(tunnel.get("state"))), title_justify="left")
     for heading in ("link", "state"):
         table.add_column(heading)
     for heading in ("RTT", "MTU", "up", "down", "sending", "receiving", "sent", "received", "lost"):
