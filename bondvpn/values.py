@@ -226,7 +226,7 @@ def endpoint(value: object) -> Endpoint:
     bracketed = host.startswith("[") and host.endswith("]")
     host = host[1:-1] if bracketed else host
     try:
-        family = ip_address(host).version
+        family: int = ip_address(host).version
     except ValueError:
         family = 0
     if bracketed != (family == 6):
