@@ -128,8 +128,8 @@ class Lab:
     def counters(self) -> dict[str, Any]:
         """{"cpu_s": used by the emulator, "lines": {name: {"up" | "down": as below}}}.
 
-        A direction has what `Pipe.counters` gives, and "shape", "ring_drops" (frames that came faster than they
-        were read) and "send_errors".
+        A direction has what `Pipe.counters` gives, and "shape", "ring_drops" (frames that came faster than
+        they were read) and "send_errors".
         """
         return ask(self._control, {"counters": True})
 
