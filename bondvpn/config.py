@@ -5,8 +5,8 @@ kind it is. All raise `ConfigError` holding one line per finding:
 
     client.toml: uplink[1].up = "6 mbit": not a rate; accepted: a rate such as "500kbit", ...
 
-Key files are read here too (relative paths start at the configuration file); a file with a secret that
-others can read is a finding. Secrets are `bytes` and stay out of every repr.
+Key files are read here too (relative paths start at the configuration file); one that others can read is
+worth a warning, as `wg` gives it. Secrets are `bytes` and stay out of every repr.
 """
 
 import base64

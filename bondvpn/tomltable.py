@@ -1,6 +1,7 @@
 """Reading TOML tables into typed values while collecting every finding, each with its place and remedy."""
 
 import json
+import logging
 import os
 import stat
 from collections.abc import Callable, Hashable
@@ -13,6 +14,8 @@ from bondvpn.errors import ConfigError
 from bondvpn.values import UnacceptableError
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 _SECRET_MODE_MASK = 0o077  # group's and others' bits
 _SECRET_FILE_BYTES_MAX = 4096
@@ -104,7 +107,7 @@ class Table:
         return [Table(one, f"{self.place(key)}[{i}]", self.findings) for i, one in enumerate(raw)]
 
     def secret(self, key: str, default: Any = _REQUIRED) -> bytes:
-        """The 32 bytes in the file that `key` names; nobody but its owner may have access to it."""
+        """The 32 bytes in the file that `key` names; a warning if others than its owner can read it."""
         return self.value(key, _secret_in(self.findings.path.parent), default)
 
     def close(self) -> None:
@@ -183,9 +186,7 @@ def _secret_in(directory: Path) -> Callable[[object], bytes]:
                 f"cannot be read: {getattr(fault, 'strerror', None) or fault}", accepted
             ) from None
         if mode & _SECRET_MODE_MASK:
-            raise UnacceptableError(
-                f"a secret open to others (mode {mode:04o})", f"mode 0600: chmod 600 {path}"
-            )
+            log.warning("%s: others can read this secret (mode %04o); chmod 600 %s", path, mode, path)
         try:
             return values.key(text.decode("ascii"))
         except UnicodeDecodeError:

@@ -274,10 +274,13 @@ def test_a_client_has_no_rekey_after_of_its_own_at_the_server(etc: Path) -> None
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o601])
 @pytest.mark.parametrize("name", ["client.key", "office.psk"])
-def test_a_secret_that_others_can_reach_is_refused(etc: Path, name: str, mode: int) -> None:
+def test_a_secret_that_others_can_reach_is_worth_a_warning(
+    etc: Path, name: str, mode: int, caplog: pytest.LogCaptureFixture
+) -> None:
     (etc / name).chmod(mode)
-    (line,) = _errors(_file(etc, CLIENT))
-    assert f"(mode {mode:04o}); accepted: mode 0600: chmod 600 {etc / name}" in line
+    config.load_client(_file(etc, CLIENT))
+    (message,) = caplog.messages
+    assert message == f"{etc / name}: others can read this secret (mode {mode:04o}); chmod 600 {etc / name}"
 
 
 @pytest.mark.parametrize(
