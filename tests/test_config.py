@@ -221,7 +221,7 @@ def test_every_mistake_is_reported_at_once(etc: Path) -> None:
     text = CLIENT + "\ncolour = 1\n"
     for good, bad in (("500kbit", "6 mbit"), ("mtu = 1500", "mtu = 9001"), (PUBLIC, "c2hvcnQ=")):
         text = text.replace(good, bad)
-    (etc / "office.psk").chmod(0o644)
+    (etc / "office.psk").write_text("short", encoding="ascii")
     places = [line.split(" = ")[0].split(":")[0] for line in _errors(_file(etc, text))]
     assert sorted(places) == [
         "server[0].preshared_key_file",
