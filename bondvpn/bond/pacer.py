@@ -1,0 +1,51 @@
+"""Token bucket for one line: the queue stands here and not in the modem.
+
+Tokens are bytes that may leave now. A datagram (or a run of them in one sendmsg) goes when there is any token
+at all and may overdraw; the debt is paid back before the next one leaves. So the long-run average of a sender
+that always has something to send is the rate itself, however large its runs, as long as it comes back no
+later than `burst_s` after there was room again. What the bucket cannot hold is lost, and that is what bounds
+the burst after an idle time.
+"""
+
+# Depth of the bucket. The loop's timers fire up to 1 ms late and a shared core adds 1 to 2 ms of scheduling
+# noise: a smaller bucket would lose rate to that. As a burst it is 4 ms of the line, which the modem queues.
+BURST_S = 0.004
+
+
+class Pacer:
+    """One line's rate. Times: seconds of one monotonic clock; sizes: bytes as counted on the line."""
+
+    __slots__ = ("_at", "_bytes_per_s", "_depth", "tokens")
+
+    def __init__(self, rate_bps: int | None, burst_s: float = BURST_S) -> None:
+        """`rate_bps`: bit/s, above 0; None: no limit. `burst_s`: depth of the bucket, full at first."""
+        self._bytes_per_s = 0.0 if rate_bps is None else rate_bps / 8
+        self._depth = float("inf") if rate_bps is None else self._bytes_per_s * burst_s
+        self._at = 0.0
+        self.tokens = self._depth
+        """Bytes that may leave now; negative: the debt of the last run. Infinite without a rate."""
+
+    def refill(self, now: float) -> None:
+        """Credit the time since the last call. A clock that stands or steps back credits nothing."""
+        elapsed = now - self._at
+        if elapsed > 0:
+            self._at = now
+            self.tokens = min(self._depth, self.tokens + elapsed * self._bytes_per_s)
+
+    def room(self) -> bool:
+        """May the next datagram or run leave?"""
+        return self.tokens > 0
+
+    def spend(self, nbytes: int) -> None:
+        """Account for what was sent, `nbytes` on the line."""
+        self.tokens -= nbytes
+
+    def next_time(self) -> float:
+        """When there is room again: the last refill's time if there is now.
+
+        One byte's time late: at the exact moment rounding may leave the bucket a hair below its mark, and the
+        timer would spin.
+        """
+        if self.tokens > 0:
+            return self._at
+        return self._at + (1.0 - self.tokens) / self._bytes_per_s
