@@ -250,7 +250,7 @@ class Session:
             self._drops.count(Drop.SEALED)
         elif probe.id >= MTU_PROBE_IDS:
             before = link.path_mtu.current
-            link.path_mtu.acknowledged(probe.size, now)
+            link.path_mtu.acknowledge(probe.size, now)
             if link.path_mtu.current != before:
                 self._observer.link_changed(self, link, now)
         elif link.liveness.answered(probe.id, now):
@@ -284,7 +284,7 @@ class Session:
         self._judge(link, now)
         if link.active:
             before = link.path_mtu.current
-            size = link.path_mtu.poll(now)
+            size = link.path_mtu.poll(now, link.srtt_s)
             if size is not None:
                 self._probe_mtu(link, size, now)
             if link.path_mtu.current != before:
