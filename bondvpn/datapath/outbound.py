@@ -16,7 +16,7 @@ import numpy as np
 
 from bondvpn.bond.classify import classify
 from bondvpn.bond.weighted import Weighted
-from bondvpn.datapath.slab import CHUNK_MAX_BYTES, RUN_MAX, ChunkSlab, SealSlab, column
+from bondvpn.datapath.slab import CHUNK_MAX_BYTES, RUN_MAX, ChunkSlab, Extent, SealSlab, column
 from bondvpn.session.link import Link
 from bondvpn.stats import Drop, Drops
 from bondvpn.wire.sealed import (
@@ -61,13 +61,13 @@ class FrameSource(Protocol):
 class OutStream:
     """One stream's chunks that wait for a line."""
 
-    __slots__ = ("number", "queue", "sequence", "tail")
+    __slots__ = ("number", "open", "queue", "sequence")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.sequence = 0
-        self.queue: deque[int] = deque()  # slots
-        self.tail = -1  # the slot that still takes bytes, -1: none
+        self.queue: deque[Extent] = deque()
+        self.open = False  # whether the last chunk still takes bytes
 
 
 class Outbound:
@@ -80,7 +80,7 @@ class Outbound:
         self._drops = drops
         self._slab = ChunkSlab(SLOTS, CHUNK_MAX_BYTES)
         self._overflow = memoryview(bytearray(65_536 + 64))
-        self._order = np.arange(RUN_MAX, dtype=np.uint32)
+        self._order = np.arange(RUN_MAX, dtype=np.uint64)
         headers = bytearray(b"\xff" * DATA_HEADER_LEN * RUN_MAX)  # NO_RECORD in each
         self._headers = np.frombuffer(headers, np.uint8).reshape(RUN_MAX, DATA_HEADER_LEN)
         self._sequences = column(headers, ">u4", SEQUENCE_OFFSET, DATA_HEADER_LEN, RUN_MAX)
@@ -97,7 +97,7 @@ class Outbound:
         self._streams = [OutStream(i) for i in range(STREAMS)]
         self._express = self._streams[EXPRESS]
         self._turns: deque[OutStream] = deque()  # bulk streams with something to send
-        self._slab.free = list(range(SLOTS - 1, -1, -1))
+        self._slab.clear()
         self.queued = 0  # bytes that wait for a line
 
     def set_capacity(self, capacity: int) -> None:
@@ -113,7 +113,7 @@ class Outbound:
     @property
     def full(self) -> bool:
         """Whether the TAP should not be read: no line has room and the queue is at its limit."""
-        return self.queued >= self.queue_limit or len(self._slab.free) < self._slots_needed + 1
+        return self.queued >= self.queue_limit or not self._slab.has_room(self._slots_needed)
 
     # -- 1. read --------------------------------------------------------------------------------
     def on_readable(self, now: float) -> None:
@@ -146,13 +146,11 @@ class Outbound:
         """One frame into free slots and on to its stream. Small frames come in long rows: after one
         the kernel is given two slots and an overflow area instead of 47 slots (3 µs less a frame)."""
         slab = self._slab
-        free = slab.free
-        first = free[-1]
+        first = slab.next
         if self._small:
-            buffers = [slab.record[first], slab.chunk[free[-2]], self._overflow]
+            buffers = [slab.record[first], slab.chunk[first + 1], self._overflow]
         else:
-            chunk = slab.chunk
-            buffers = [chunk[slot] for slot in free[: -self._slots_needed - 1 : -1]]
+            buffers = slab.chunk[first : first + self._slots_needed]
             buffers[0] = slab.record[first]
         length = self._tap.read_into(buffers)
         if not length:
@@ -163,7 +161,7 @@ class Outbound:
         record = length + RECORD_LENGTH_LEN
         spill = record - SHORT_SLOTS * slab.capacity
         if self._small and spill > 0:
-            self._spread(self._overflow[:spill], free[-SHORT_SLOTS - 1 :: -1])
+            self._spread(self._overflow[:spill], first + SHORT_SLOTS)
         self._small = spill <= 0
         row = slab.chunk[first]
         _RECORD_LENGTH.pack_into(row, 0, length)
@@ -172,12 +170,13 @@ class Outbound:
         self._pack(classify(row[RECORD_LENGTH_LEN + VIRTIO_BYTES :], length - VIRTIO_BYTES), record)
         return length
 
-    def _spread(self, data: memoryview, slots: list[int]) -> None:
-        """Copy `data` into the chunks of `slots`, in order."""
+    def _spread(self, data: memoryview, slot: int) -> None:
+        """Copy `data` into the chunks from `slot` on."""
         capacity = self._slab.capacity
-        for slot, start in zip(slots, range(0, len(data), capacity), strict=False):
+        for start in range(0, len(data), capacity):
             piece = data[start : start + capacity]
             self._slab.chunk[slot][: len(piece)] = piece
+            slot += 1
 
     # -- 3. pack --------------------------------------------------------------------------------
     def _pack(self, number: int, record: int) -> None:
@@ -186,53 +185,51 @@ class Outbound:
         if not stream.queue and number != EXPRESS:
             self._turns.append(stream)
         self.queued += record
-        slab = self._slab
-        if stream.tail >= 0:
-            fill = slab.fill[stream.tail]
-            room = slab.capacity - fill
+        if stream.open:
+            slab = self._slab
+            tail = stream.queue[-1]
+            room = tail.capacity - tail.last
             if record <= room:
-                self._join(stream, slab.chunk[slab.free[-1]][:record], fill)
+                self._join(stream, slab.chunk[slab.next][:record])
                 return
             if room >= RECORD_ROOM_MIN and number != EXPRESS:
-                self._split(stream, record, fill, room)
+                self._split(stream, record, room)
                 return
-            self._close_tail(stream)
+            self._close(stream)
         self._place(stream, record, first_offset=0)
 
-    def _join(self, stream: OutStream, data: memoryview, fill: int) -> None:
-        """Append to the tail chunk, which has room; a record begins here."""
-        slab = self._slab
-        slot = stream.tail
-        end = fill + len(data)
-        slab.chunk[slot][fill:end] = data
-        slab.fill[slot] = end
-        row = slab.rows[slot]
+    def _join(self, stream: OutStream, data: memoryview) -> None:
+        """Append to the last chunk, which has room; a record begins here."""
+        tail = stream.queue[-1]
+        fill = tail.last
+        tail.last = fill + len(data)
+        row = self._slab.rows[tail.end - 1]
+        row[DATA_HEADER_LEN + fill : DATA_HEADER_LEN + tail.last] = data
         if row[RECORD_OFFSET] == 0xFF and row[RECORD_OFFSET + 1] == 0xFF:
             _OFFSET.pack_into(row, RECORD_OFFSET, fill)
-        if slab.capacity - end < RECORD_ROOM_MIN:
-            self._close_tail(stream)
+        if tail.capacity - tail.last < RECORD_ROOM_MIN:
+            self._close(stream)
 
-    def _split(self, stream: OutStream, record: int, fill: int, room: int) -> None:
-        """Head into the tail chunk, the rest into new ones. Only under backlog, so a copy costs nothing."""
+    def _split(self, stream: OutStream, record: int, room: int) -> None:
+        """Head into the last chunk, the rest into new ones. Only under backlog, so a copy costs nothing."""
         slab = self._slab
+        first = slab.next
         count = -(-record // slab.capacity)
-        slots = slab.free[: -count - 1 : -1]
-        data = memoryview(b"".join([slab.chunk[slot] for slot in slots]))[:record]
-        self._join(stream, data[:room], fill)
-        self._spread(data[room:], slots)
+        data = memoryview(b"".join(slab.chunk[first : first + count]))[:record]
+        self._join(stream, data[:room])
+        self._spread(data[room:], first)
         self._place(stream, record - room, first_offset=NO_RECORD)
 
-    def _close_tail(self, stream: OutStream) -> None:
-        """The tail takes no more: what is left of it becomes padding, so that runs stay equal-sized."""
-        slab = self._slab
-        slot = stream.tail
-        fill = slab.fill[slot]
-        if fill < slab.capacity and stream.number != EXPRESS:
-            padding = slab.capacity - fill
-            slab.chunk[slot][fill:] = bytes(padding)
-            slab.fill[slot] = slab.capacity
+    def _close(self, stream: OutStream) -> None:
+        """The last chunk takes no more: the rest of it becomes padding, so that runs stay equal-sized."""
+        stream.open = False
+        tail = stream.queue[-1]
+        padding = tail.capacity - tail.last
+        if padding and stream.number != EXPRESS:
+            end = DATA_HEADER_LEN + tail.capacity
+            self._slab.rows[tail.end - 1][end - padding : end] = bytes(padding)
+            tail.last = tail.capacity
             self.queued += padding
-        stream.tail = -1
 
     def _place(self, stream: OutStream, length: int, first_offset: int) -> None:
         """Number the first free slots, which hold `length` bytes, as the stream's next chunks."""
@@ -241,31 +238,28 @@ class Outbound:
         count = -(-length // capacity)
         sequence = stream.sequence
         stream.sequence = sequence + count & SEQUENCE_MASK
-        last = slab.free[-count]
-        if count <= 2:  # numpy pays from the third chunk on
-            first = slab.free[-1]
-            DATA_HEADER.pack_into(slab.rows[first], 0, DATA, stream.number, sequence, 0, first_offset)
-            if count == 2:
-                sequence = sequence + 1 & SEQUENCE_MASK
-                DATA_HEADER.pack_into(slab.rows[last], 0, DATA, stream.number, sequence, 0, NO_RECORD)
-                slab.fill[first] = capacity
-                stream.queue.append(first)
+        first = slab.next
+        last = length - (count - 1) * capacity
+        if count > 1:
+            headers = self._headers[:count]
+            headers[:, STREAM_OFFSET] = stream.number
+            self._sequences[:count] = self._order[:count] + sequence & SEQUENCE_MASK
+            slab.cells[first : first + count, :DATA_HEADER_LEN] = headers
+            _OFFSET.pack_into(slab.rows[first], RECORD_OFFSET, first_offset)
         else:
-            slots = slab.free[: -count - 1 : -1]
-            self._sequences[:count] = self._order[:count] + np.uint32(sequence)
-            self._headers[:, STREAM_OFFSET] = stream.number
-            slab.cells[slots, :DATA_HEADER_LEN] = self._headers[:count]
-            _OFFSET.pack_into(slab.rows[slots[0]], RECORD_OFFSET, first_offset)
-            fill = slab.fill
-            for slot in slots:
-                fill[slot] = capacity
-            stream.queue.extend(slots[:-1])
-        stream.queue.append(last)
-        slab.fill[last] = length - (count - 1) * capacity
-        del slab.free[-count:]
-        stream.tail = last
-        if capacity - slab.fill[last] < RECORD_ROOM_MIN:
-            self._close_tail(stream)
+            DATA_HEADER.pack_into(slab.rows[first], 0, DATA, stream.number, sequence, 0, first_offset)
+        tail = stream.queue[-1] if stream.queue else None
+        if tail is not None and tail.end == first and tail.last == tail.capacity == capacity:
+            tail.count += count
+            tail.last = last
+            slab.next = tail.end
+        else:
+            extent = Extent(first, count, last, capacity)
+            stream.queue.append(extent)
+            slab.put(extent)
+        stream.open = True
+        if capacity - last < RECORD_ROOM_MIN:
+            self._close(stream)
 
     # -- 4. dispatch ----------------------------------------------------------------------------
     def dispatch(self, now: float) -> None:
@@ -275,7 +269,7 @@ class Outbound:
             link = self._scheduler.express(now)
             if link is None:
                 break
-            self._send(link, self._take(express, RUN_MAX), now)
+            self._send(link, express, RUN_MAX, now)
         turns = self._turns
         while turns:
             choice = self._scheduler.next(now)
@@ -286,65 +280,54 @@ class Outbound:
                 1, budget // (self._slab.capacity + OVERHEAD + DATA_HEADER_LEN + link.frame_overhead)
             )
             stream = turns[0]
-            slots = self._take(stream, chunks if len(turns) == 1 else min(chunks, TURN_CHUNKS))
+            self._send(link, stream, chunks if len(turns) == 1 else min(chunks, TURN_CHUNKS), now)
             turns.rotate(-1)
             if not stream.queue:
                 turns.pop()
-            self._send(link, slots, now)
-
-    def _take(self, stream: OutStream, most: int) -> list[int]:
-        """The stream's next chunks, all full but perhaps the last: what one GSO call can carry."""
-        slab = self._slab
-        queue = stream.queue
-        fill = slab.fill
-        capacity = slab.capacity
-        self._seal.set_segment(capacity + DATA_HEADER_LEN + OVERHEAD)
-        most = min(most, self._seal.run)
-        slots: list[int] = []
-        while queue and len(slots) < most:
-            length = fill[queue[0]]
-            if length > capacity and slots:  # filled when the path MTU was larger: goes alone
-                break
-            slots.append(queue.popleft())
-            self.queued -= length
-            if length != capacity:
-                break
-        if not queue:
-            stream.tail = -1
-        return slots
 
     # -- 5. seal, 6. send -----------------------------------------------------------------------
-    def _send(self, link: Link, slots: list[int], now: float) -> None:
+    def _send(self, link: Link, stream: OutStream, most: int, now: float) -> None:
+        """The stream's next chunks, at most `most` and what one GSO call can carry, by `link`."""
         slab, seal = self._slab, self._seal
+        extent = stream.queue[0]
+        first = extent.start
+        seal.set_segment(extent.capacity + DATA_HEADER_LEN + OVERHEAD)
+        count = min(most, extent.count, seal.run)
+        short = 0
+        if count == extent.count:
+            stream.queue.popleft()
+            stream.open = stream.open and bool(stream.queue)
+            if extent.last < extent.capacity:
+                short = extent.last
+        full = count - 1 if short else count
+        extent.start += count
+        extent.count -= count
+        extent.taken += count
+        self.queued -= full * extent.capacity + short
+
         lane = link.send_lane
-        count = len(slots)
         counter = lane.counter
         lane.counter = counter + count
         counters = self._order[:count] + np.uint64(counter)
         seal.counters[:count] = counters
         seal.nonces.counters[:count] = counters
         seal.prefixes[:count] = lane.prefix
-        slab.times[slots] = int(now / TIME_UNIT_S) & 0xFFFF
-        last = slots[-1]
-        length = slab.fill[last]
-        full = count if length == slab.capacity else count - 1
+        slab.times[first : first + count] = int(now / TIME_UNIT_S) & 0xFFFF
         encrypt_into = lane.encrypt_into
-        plain = slab.sealed
-        for nonce, slot, header, body in zip(
-            seal.nonces.views, slots[:full], seal.headers, seal.bodies, strict=False
-        ):
-            encrypt_into(nonce, plain[slot], header, body)
+        rows = slab.sealed[first : first + full]
+        if extent.capacity != slab.capacity:  # filled before the path MTU changed
+            rows = [row[: DATA_HEADER_LEN + extent.capacity] for row in slab.rows[first : first + full]]
+        for nonce, row, header, body in zip(seal.nonces.views, rows, seal.headers, seal.bodies, strict=False):
+            encrypt_into(nonce, row, header, body)
         end = full * seal.segment
-        if full < count:
-            sealed = DATA_HEADER_LEN + length
+        if short:
+            sealed = DATA_HEADER_LEN + short
             start, end = end, end + sealed + OVERHEAD
             encrypt_into(
                 seal.nonces.views[full],
-                slab.rows[last][:sealed],
+                slab.rows[first + full][:sealed],
                 seal.view[start : start + HEADER_LEN],
                 seal.view[start + HEADER_LEN : end],
             )
-        slab.free.extend(reversed(slots))
-        segment = seal.segment if full else end
         self._scheduler.spent(link, end + count * link.frame_overhead)
-        link.send_run(seal.view[:end], segment, count, now)
+        link.send_run(seal.view[:end], seal.segment if full else end, count, now)

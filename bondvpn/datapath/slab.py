@@ -4,6 +4,7 @@ Making a memoryview costs 0.1 µs and an array 0.5 µs, as much as a tenth of se
 every view the hot path needs is made when its slab is, not when a datagram comes.
 """
 
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -50,20 +51,44 @@ class Nonces:
         self.views = split(memoryview(memory), NONCE_LEN, count)
 
 
-class ChunkSlab:
-    """Slots for chunks on their way out: a DATA header and up to CHUNK_MAX_BYTES of stream bytes each.
+class Extent:
+    """Neighbouring slots that hold consecutive chunks of one stream; all full but perhaps the last."""
 
-    Slots are handed out last in, first out, so the few in use stay in the cache.
+    __slots__ = ("capacity", "count", "last", "start", "taken")
+
+    def __init__(self, start: int, count: int, last: int, capacity: int) -> None:
+        self.start = start  # the next slot to send
+        self.count = count  # slots still to send
+        self.last = last  # chunk bytes in the last one
+        self.capacity = capacity  # chunk bytes in all others
+        self.taken = 0  # slots sent
+
+    @property
+    def end(self) -> int:
+        return self.start + self.count
+
+
+class ChunkSlab:
+    """A ring of slots for chunks on their way out: a DATA header and up to CHUNK_MAX_BYTES each.
+
+    A super-frame is read into neighbouring slots, so a run of its chunks is a slice wherever it goes:
+    47 of them cost one list or array operation, not 47 (measured: 25 µs less a super-frame than with a
+    free list). Slots are given back in the order of extents, each when all of it is sent.
     """
 
     def __init__(self, slots: int, capacity: int) -> None:
         memory = bytearray(slots * SEALED_MAX_BYTES)
+        self.slots = slots
         self.rows = split(memoryview(memory), SEALED_MAX_BYTES, slots)
         self.cells = np.frombuffer(memory, np.uint8).reshape(slots, SEALED_MAX_BYTES)
         self.times = column(memory, ">u2", TIME_OFFSET, SEALED_MAX_BYTES, slots)
-        self.free = list(range(slots - 1, -1, -1))
-        self.fill = [0] * slots  # chunk bytes in each slot
+        self.clear()
         self.set_capacity(capacity)
+
+    def clear(self) -> None:
+        """Every slot is free."""
+        self.next = 0  # the first free slot
+        self._extents: deque[Extent] = deque()  # in use, in ring order
 
     def set_capacity(self, capacity: int) -> None:
         """Chunk bytes per slot from now on; chunks already filled keep their size."""
@@ -72,6 +97,28 @@ class ChunkSlab:
         self.sealed = [row[:end] for row in self.rows]  # what a full chunk's datagram seals
         self.chunk = [row[DATA_HEADER_LEN:end] for row in self.rows]
         self.record = [chunk[RECORD_LENGTH_LEN:] for chunk in self.chunk]  # behind a record's length
+
+    def has_room(self, count: int) -> bool:
+        """Whether `count` neighbouring slots from `next` on are free; goes round the ring for them."""
+        extents = self._extents
+        while extents and not extents[0].count:
+            extents.popleft()
+        if not extents:
+            self.next = 0  # and the slots in use stay in the cache
+            return True
+        first = extents[0].start - extents[0].taken
+        if self.next >= first:
+            if self.slots - self.next >= count:
+                return True
+            if first <= count:
+                return False
+            self.next = 0
+        return first - self.next > count
+
+    def put(self, extent: Extent) -> None:
+        """The slots from `next` on are in use."""
+        self.next = extent.end
+        self._extents.append(extent)
 
 
 class SealSlab:
