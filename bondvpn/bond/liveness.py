@@ -163,8 +163,8 @@ class Liveness:
         if self.state in {LinkState.STALLED, LinkState.DEAD}:
             if self._answers >= ANSWERS_TO_RETURN:
                 return LinkEvent.ANSWERING
-            if self._unanswered and now - max(self.last_answer, self.since) > 2 * self.rtt.timeout_s:
-                self._answers = 0
+            if self._unanswered and now - next(iter(self._unanswered.values())) > 2 * self.rtt.timeout_s:
+                self._answers = 0  # not in a row
             if self.state is LinkState.STALLED and now - self.since >= DEAD_AFTER_S:
                 return LinkEvent.AGED
         elif self.state is LinkState.ACTIVE and len(self._unanswered) >= PROBES_LOST:
