@@ -14,6 +14,9 @@ from collections.abc import Sequence
 from struct import Struct
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bondvpn.bond.reorder import Reorder
 from bondvpn.datapath.rescue import rescue
 from bondvpn.stats import Drop, Drops
@@ -22,6 +25,7 @@ from bondvpn.wire.sealed import EXPRESS, NO_RECORD, RECORD_LENGTH_LEN, STREAMS
 
 Buffer = bytes | bytearray | memoryview
 Chunk = tuple[Buffer, int]  # chunk bytes, record offset
+Offsets = NDArray[np.uint16] | list[int]  # read only where something was lost
 
 FRAME_MIN_BYTES = virtio.HEADER_BYTES + 14
 HEAD_BYTES = 128  # of a frame, to check its headers
@@ -167,7 +171,7 @@ class Reassembly:
 
     # -- in -------------------------------------------------------------------------------------
     def receive_run(
-        self, stream: int, sequence: int, chunks: list[memoryview], offsets: list[int], now: float
+        self, stream: int, sequence: int, chunks: list[memoryview], offsets: Offsets, now: float
     ) -> None:
         """Chunks with consecutive sequence numbers. `offsets` as they stand in the headers."""
         if stream >= STREAMS:
@@ -182,7 +186,7 @@ class Reassembly:
         if place != reorder.expected:
             held = 0
             for i, chunk in enumerate(chunks):
-                held += reorder.hold(place + i, (chunk, offsets[i]), now)
+                held += reorder.hold(place + i, (chunk, int(offsets[i])), now)
             if held < len(chunks):
                 self.drops.count(Drop.LATE, len(chunks) - held)
             if reorder.expected not in reorder.held:
@@ -201,9 +205,9 @@ class Reassembly:
         if reorder.held:
             self._release(stream, reorder, assembler)
 
-    def _express(self, chunks: list[memoryview], offsets: list[int]) -> None:
+    def _express(self, chunks: list[memoryview], offsets: Offsets) -> None:
         """Whole records in every chunk, and nothing to wait for."""
-        for chunk, offset in zip(chunks, offsets, strict=True):
+        for chunk, offset in zip(chunks, offsets, strict=False):
             if offset == 0:
                 self._assemblers[EXPRESS].feed(chunk, offset)
             if self._assemblers[EXPRESS].need:  # a record that claims to go on elsewhere

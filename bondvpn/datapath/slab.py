@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from bondvpn.wire.sealed import (
     DATA_HEADER_LEN,
+    KIND_OFFSET,
     RECORD_LENGTH_LEN,
     RECORD_OFFSET,
-    SEQUENCE_OFFSET,
     TIME_OFFSET,
 )
 from bondvpn.wire.transport import COUNTER_OFFSET, HEADER_LEN, NONCE_LEN, OVERHEAD
@@ -146,7 +146,7 @@ class SealSlab:
 class RunViews:
     """The datagrams of one receive call, as they lie in the receive buffer at `segment` bytes each."""
 
-    __slots__ = ("bodies", "counters", "headers", "prefixes")
+    __slots__ = ("bodies", "counters", "headers")
 
     def __init__(self, memory: bytearray, segment: int) -> None:
         view = memoryview(memory)
@@ -154,7 +154,6 @@ class RunViews:
         starts = range(0, count * segment, segment)
         self.headers = [view[o : o + HEADER_LEN] for o in starts]
         self.bodies = [view[o + HEADER_LEN : o + segment] for o in starts]
-        self.prefixes = column(memory, ">u8", 0, segment, count)
         self.counters = column(memory, ">u8", COUNTER_OFFSET, segment, count)
 
 
@@ -172,8 +171,7 @@ class OpenSlab:
     def __init__(self) -> None:
         self._memory = bytearray(self.ROWS * self.ROW_BYTES)
         self.rows = split(memoryview(self._memory), self.ROW_BYTES, self.ROWS)
-        self.kinds = self._column(">u2", 0)  # kind and stream
-        self.sequences = self._column(">u4", SEQUENCE_OFFSET)
+        self.starts = self._column(">u8", KIND_OFFSET)  # kind, stream, sequence, time
         self.offsets = self._column(">u2", RECORD_OFFSET)
         self._sealed: dict[int, list[memoryview]] = {}
         self._chunks: dict[int, list[memoryview]] = {}
