@@ -266,6 +266,7 @@ def test_a_true_hint_narrows_quickly() -> None:
     assert path.link.current == 1443
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 3), st.integers(0, 70_000)), max_size=40), st.integers(1280, 1500))
 def test_forged_hints_take_nothing_but_a_few_probes(hints: list[tuple[float, int]], path_mtu: int) -> None:
     path = Path(path_mtu)
@@ -323,6 +324,7 @@ def test_base_is_never_probed() -> None:
     assert BASE_BYTES not in {size for _, size in path.sent}
 
 
+@settings(deadline=None)
 @given(st.integers(1280, 1500), st.integers(0, 70_000))
 def test_a_wrong_hint_during_the_search_does_not_mislead_it(path_mtu: int, hint: int) -> None:
     path = Path(path_mtu)

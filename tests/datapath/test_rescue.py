@@ -9,7 +9,7 @@ import struct
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bondvpn.datapath.rescue import rescue
@@ -168,6 +168,7 @@ cuts = st.lists(st.tuples(st.integers(0, 9200), st.integers(0, 3000)), max_size=
 @example(Flow(pattern(5 * 1448), 1448, flags=ACK | PSH | FIN | CWR), [(1448 * 2 + 5, 1)])
 @example(Flow(pattern(5 * 1448), 1448), [(1448, 1448), (3 * 1448, 1448)])
 @example(Flow(pattern(4 * 1200 + 1), 1200, version=6, udp=True), [(0, 1)])
+@settings(deadline=None)
 @given(flows, cuts)
 def test_what_is_whole_arrives_and_nothing_else(flow: Flow, places: list[tuple[int, int]]) -> None:
     """`places`: holes as (offset in the payload, length)."""
@@ -186,6 +187,7 @@ def test_what_is_whole_arrives_and_nothing_else(flow: Flow, places: list[tuple[i
     assert len(pieces) == runs
 
 
+@settings(deadline=None)
 @given(flows)
 def test_without_holes_the_whole_frame_survives(flow: Flow) -> None:
     frame = flow.super_frame()
@@ -194,6 +196,7 @@ def test_without_holes_the_whole_frame_survives(flow: Flow) -> None:
     assert rescue(frame, [(50, 50), (len(frame), len(frame) + 9)]) == [piece]
 
 
+@settings(deadline=None)
 @given(flows)
 def test_a_hole_in_the_headers_loses_all(flow: Flow) -> None:
     frame = flow.super_frame()
@@ -247,6 +250,7 @@ def test_extension_headers_and_options_keep_their_place(version: int) -> None:
         assert struct.unpack_from(">H", piece, l4 + 16)[0] == ones_sum(addresses, 6 + len(piece) - l4)
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from([4, 6]),
     st.booleans(),
