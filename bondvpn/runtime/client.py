@@ -11,7 +11,7 @@ from bondvpn.config import ClientConfig, Uplink
 from bondvpn.errors import SystemFault
 from bondvpn.linux import policy
 from bondvpn.linux.cpu import has_aes
-from bondvpn.linux.journal import Journal, TapDevice, journal_path, tables_taken
+from bondvpn.linux.journal import Journal, journal_path, tables_taken
 from bondvpn.linux.netlink import Netlink
 from bondvpn.linux.policy import Binding
 from bondvpn.linux.udp import UdpSocket
@@ -19,7 +19,7 @@ from bondvpn.noise.handshake import NO_PRESHARED_KEY, Identity, Remote
 from bondvpn.runtime.control import ControlSocket
 from bondvpn.runtime.engine import Engine
 from bondvpn.runtime.state import TimestampFile
-from bondvpn.runtime.tunnel import Tunnel
+from bondvpn.runtime.tunnel import Tunnel, record_tap
 from bondvpn.session.initiator import Initiator
 from bondvpn.session.keypair import Keypair
 from bondvpn.session.link import Link, Path
@@ -38,12 +38,12 @@ def run_client(config: ClientConfig) -> int:
     """Run until SIGTERM or SIGINT; the exit code. Raises SystemFault when it cannot start."""
     with Netlink() as netlink:
         journal = Journal.begin(journal_path(config.tunnel.interface), netlink)
+        record_tap(config.tunnel, netlink, journal)
         try:
-            uvloop.run(_Client(config, journal).run())
+            return uvloop.run(_Client(config, journal).run())
         finally:
             for line in journal.undo(netlink):
                 log.warning("%s", line)
-    return 0
 
 
 class _UplinkSocket:
@@ -85,10 +85,9 @@ class _Client:
         self._journal = journal
         self._waiting: dict[str, str] = {}  # uplink name -> why it has no path, as last logged
 
-    async def run(self) -> None:
+    async def run(self) -> int:
         config = self._config
         self._engine = engine = Engine(asyncio.get_running_loop())
-        self._journal.record([TapDevice(interface=config.tunnel.interface)])
         self._tunnel = tunnel = Tunnel(config.tunnel.interface, config.tunnel, engine)
         engine.tunnels.append(tunnel)
         self._uplinks = [self._make_uplink(i, uplink) for i, uplink in enumerate(config.uplinks)]
@@ -114,6 +113,7 @@ class _Client:
         self._open_uplinks()
         async with ControlSocket(config.tunnel.interface, self.status):
             keeper = asyncio.create_task(self._keep_uplinks())
+            keeper.add_done_callback(engine.task_done)
             log.info("%s: started, %d uplinks", tunnel.name, len(self._uplinks))
             await engine.stopped.wait()
             keeper.cancel()
@@ -122,6 +122,7 @@ class _Client:
         for uplink in self._uplinks:
             uplink.close()
         log.info("%s: stopped", tunnel.name)
+        return engine.exit_code
 
     # -- uplinks --------------------------------------------------------------------------------
     def _make_uplink(self, number: int, uplink: Uplink) -> _UplinkSocket:

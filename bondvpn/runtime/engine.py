@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from bondvpn.datapath.inbound import Inbound
 from bondvpn.datapath.reassembly import Reassembly
@@ -50,6 +50,7 @@ class Engine:
         self.tunnels: list[Tunnel] = []
         self.control: Control
         self.stopped = asyncio.Event()
+        self.exit_code = 0
         self._reassemblies: dict[Session, Reassembly] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._armed = float("inf")
@@ -61,9 +62,21 @@ class Engine:
         self.control = control
         for number in (signal.SIGTERM, signal.SIGINT):
             self.loop.add_signal_handler(number, self.stopped.set)
+        self.loop.set_exception_handler(self._on_bug)
         gc.collect()
         gc.freeze()  # the collector then walks only what came since
         self.control_changed()
+
+    def _on_bug(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Whatever escapes a callback is our mistake: rather end cleanly than half live."""
+        log.critical("internal error, stopping: %s", context["message"], exc_info=context.get("exception"))
+        self.exit_code = 1
+        self.stopped.set()
+
+    def task_done(self, task: "asyncio.Task[None]") -> None:
+        """A task that should last as long as the process has ended."""
+        if not task.cancelled() and task.exception() is not None:
+            self._on_bug(self.loop, {"message": "a task failed", "exception": task.exception()})
 
     def stop(self) -> None:
         for tunnel in self.tunnels:

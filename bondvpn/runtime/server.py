@@ -8,13 +8,13 @@ import uvloop
 
 from bondvpn.config import ServerConfig
 from bondvpn.linux.cpu import has_aes
-from bondvpn.linux.journal import Journal, TapDevice, journal_path
+from bondvpn.linux.journal import Journal, journal_path
 from bondvpn.linux.netlink import Netlink
 from bondvpn.linux.udp import UdpSocket
 from bondvpn.noise.handshake import NO_PRESHARED_KEY, Identity
 from bondvpn.runtime.control import ControlSocket
 from bondvpn.runtime.engine import Engine
-from bondvpn.runtime.tunnel import Tunnel
+from bondvpn.runtime.tunnel import Tunnel, record_tap
 from bondvpn.session.keypair import Keypair
 from bondvpn.session.link import Link, Path
 from bondvpn.session.responder import ClientPeer, Responder
@@ -30,27 +30,26 @@ def run_server(config: ServerConfig) -> int:
     """Run until SIGTERM or SIGINT; the exit code. Raises SystemFault when it cannot start."""
     with Netlink() as netlink:
         journal = Journal.begin(journal_path(NAME), netlink)
+        for client in config.clients:
+            record_tap(client.tunnel, netlink, journal)
         try:
-            uvloop.run(_Server(config, journal).run())
+            return uvloop.run(_Server(config).run())
         finally:
             for line in journal.undo(netlink):
                 log.warning("%s", line)
-    return 0
 
 
 class _Server:
     """Implements `engine.Control`."""
 
-    def __init__(self, config: ServerConfig, journal: Journal) -> None:
+    def __init__(self, config: ServerConfig) -> None:
         self._config = config
-        self._journal = journal
         self._peers: list[ClientPeer] = []
 
-    async def run(self) -> None:
+    async def run(self) -> int:
         config = self._config
         self._engine = engine = Engine(asyncio.get_running_loop())
         for client in config.clients:
-            self._journal.record([TapDevice(interface=client.tunnel.interface)])
             tunnel = Tunnel(client.name, client.tunnel, engine)
             engine.tunnels.append(tunnel)
             preshared_key = client.preshared_key or NO_PRESHARED_KEY
@@ -81,6 +80,7 @@ class _Server:
             engine.unwatch_socket(socket)
             socket.close()
         log.info("server: stopped")
+        return engine.exit_code
 
     def _set_up(self) -> None:
         with Netlink() as netlink:

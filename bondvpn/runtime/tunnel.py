@@ -11,7 +11,8 @@ from bondvpn.bond.weighted import Weighted
 from bondvpn.datapath.outbound import Outbound
 from bondvpn.datapath.reassembly import Reassembly
 from bondvpn.datapath.slab import CHUNK_MAX_BYTES, SealSlab, chunk_capacity
-from bondvpn.linux.netlink import Netlink
+from bondvpn.linux.journal import Journal, TapDevice
+from bondvpn.linux.netlink import Netlink, tunnel_routes
 from bondvpn.linux.tap import Tap
 from bondvpn.session.link import Link
 from bondvpn.session.session import Session
@@ -26,6 +27,15 @@ GSO_MAX_BYTES = 65_000  # a record's length is 16 bits
 QUEUE_PACKETS = 64  # in the TAP, behind our own queue: one segmented super-frame fits
 QUEUE_UNLIMITED_PACKETS = 1000  # lines of unknown speed: the kernel's default
 SAMPLE_S = 1.0
+
+
+def record_tap(settings: config.Tunnel, netlink: Netlink, journal: Journal) -> None:
+    """Note what undoing the tunnel takes: its TAP, or only its routes if the TAP is an administrator's
+    persistent one."""
+    if netlink.link_index(settings.interface) is None:
+        journal.record([TapDevice(interface=settings.interface)])
+    else:
+        journal.record(tunnel_routes(settings.interface, settings.routes))
 
 
 class Host(Protocol):
