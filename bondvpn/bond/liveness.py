@@ -2,10 +2,10 @@
 
 Theory. Each end probes each link: while it carries data every PROBE_BUSY_S, else every
 PROBE_IDLE_S. A reply acknowledges its probe and all before it, so a lost probe alone means
-nothing. A link is silent when PROBES_LOST probes in a row stay unanswered, the first of them for
+nothing. A link is silent when PROBES_LOST probes in a row stay unanswered, the last of them for
 longer than a retransmission timeout, *while another link answered* (otherwise it may be us, or the
-peer, that stood still: then it takes ALONE_S). A probe that waits for its answer makes an idle link
-probe at the busy pace, so that a link dies as fast when nobody is looking.
+peer, that stood still: then it takes ALONE_S). A probe whose answer is late makes an idle link probe
+at the busy pace, so that a link dies as fast when nobody is looking.
 
     state      event       next
     DOWN       path        JOINING
@@ -121,7 +121,15 @@ class Liveness:
         """When the next probe should leave. Nothing is probed before its path is validated."""
         if self.state in {LinkState.DOWN, LinkState.JOINING}:
             return float("inf")
-        return self._last_sent + self._interval(busy=busy)
+        if self.state is LinkState.DEAD:
+            return self._last_sent + PROBE_DEAD_S
+        if busy or self.state is LinkState.STALLED:
+            return self._last_sent + PROBE_BUSY_S
+        due = self._last_sent + PROBE_IDLE_S
+        if self._unanswered:
+            late = next(iter(self._unanswered.values())) + self.rtt.timeout_s
+            due = min(due, max(late, self._last_sent + PROBE_BUSY_S))
+        return due
 
     def probe(self, now: float) -> int:
         """The id of a probe that is sent now."""
@@ -147,13 +155,6 @@ class Liveness:
         self._answers += 1
         return True
 
-    def _interval(self, *, busy: bool) -> float:
-        if self.state is LinkState.DEAD:
-            return PROBE_DEAD_S
-        if busy or self.state is LinkState.STALLED or self._unanswered:
-            return PROBE_BUSY_S
-        return PROBE_IDLE_S
-
     # -- what they mean -------------------------------------------------------------------------
     def judge(self, now: float, others_answered: float) -> LinkEvent | None:
         """The event that the answers, or their absence, amount to now.
@@ -163,12 +164,12 @@ class Liveness:
         if self.state in {LinkState.STALLED, LinkState.DEAD}:
             if self._answers >= ANSWERS_TO_RETURN:
                 return LinkEvent.ANSWERING
-            if self._unanswered and now - next(iter(self._unanswered.values())) > 2 * self.rtt.timeout_s:
+            if self._unanswered and now - next(iter(self._unanswered.values())) > self.rtt.timeout_s:
                 self._answers = 0  # not in a row
             if self.state is LinkState.STALLED and now - self.since >= DEAD_AFTER_S:
                 return LinkEvent.AGED
         elif self.state is LinkState.ACTIVE and len(self._unanswered) >= PROBES_LOST:
-            silence = now - next(iter(self._unanswered.values()))
+            silence = now - list(self._unanswered.values())[PROBES_LOST - 1]
             timeout = self.rtt.timeout_s
             if others_answered < now - timeout:
                 timeout = max(timeout, ALONE_S)

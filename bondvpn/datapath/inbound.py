@@ -114,7 +114,7 @@ class Inbound:
         if row[0] != DATA:
             lane.session.on_control(lane, bytes(row), path, now)
             return
-        if sealed_len < DATA_HEADER_LEN:
+        if sealed_len <= DATA_HEADER_LEN:
             self._drops.count(Drop.SEALED)
             return
         _, stream, sequence, _, offset = DATA_HEADER.unpack_from(row)
@@ -126,12 +126,12 @@ class Inbound:
         if not lane.window.accept(counter):
             self._drops.count(Drop.REPLAY)
             return False
-        return self._usable(lane, now)
+        return self._usable(lane, 1, now)
 
-    def _usable(self, lane: ReceiveLane, now: float) -> bool:
+    def _usable(self, lane: ReceiveLane, count: int, now: float) -> bool:
         keypair = lane.keypair
         if keypair.expired(now):
-            self._drops.count(Drop.EXPIRED)
+            self._drops.count(Drop.EXPIRED, count)
             return False
         if not keypair.confirmed:
             self._control.confirm(keypair, now)
@@ -165,7 +165,7 @@ class Inbound:
             return False  # another lane's, or forged: opened again one by one, and nothing has happened yet
         if not lane.window.accept_run(first, count):
             return False
-        if not self._usable(lane, now):
+        if not self._usable(lane, count, now):
             return True
         self._arrived(lane, first + count - 1, count, count * segment, path, now)
         self._sort(lane, row, count, sealed_len, path, now)
@@ -212,11 +212,9 @@ class Inbound:
         link = lane.session.links.get(lane.number)
         if link is None:
             return
-        link.last_received = now
-        link.rx_datagrams += count
-        link.rx_bytes += size + count * link.frame_overhead
+        link.received(size, count, now)
         if link.path != path and counter == lane.window.highest:
-            lane.session.moved(link, path, now)
+            lane.session.moved(link, path, size, now)
 
     def _deliver(
         self,

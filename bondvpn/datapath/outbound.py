@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from bondvpn.bond.classify import classify
+from bondvpn.bond.classify import EXPRESS_MAX_BYTES, classify
 from bondvpn.bond.weighted import Weighted
 from bondvpn.datapath.slab import CHUNK_MAX_BYTES, RUN_MAX, ChunkSlab, Extent, SealSlab, column
 from bondvpn.session.link import Link
@@ -103,6 +103,7 @@ class Outbound:
     def set_capacity(self, capacity: int) -> None:
         """Chunk bytes per datagram from now on: the smallest active path MTU decides."""
         self._slab.set_capacity(capacity)
+        self._express_max = min(EXPRESS_MAX_BYTES, capacity - RECORD_LENGTH_LEN - VIRTIO_BYTES)
         self._slots_needed = -(-(FRAME_MAX_BYTES + RECORD_LENGTH_LEN + 32) // capacity)
 
     def set_rate(self, rate_bps: float | None) -> None:
@@ -167,7 +168,8 @@ class Outbound:
         _RECORD_LENGTH.pack_into(row, 0, length)
         self.frames += 1
         self.bytes += length - VIRTIO_BYTES
-        self._pack(classify(row[RECORD_LENGTH_LEN + VIRTIO_BYTES :], length - VIRTIO_BYTES), record)
+        frame = row[RECORD_LENGTH_LEN + VIRTIO_BYTES :]
+        self._pack(classify(frame, length - VIRTIO_BYTES, self._express_max), record)
         return length
 
     def _spread(self, data: memoryview, slot: int) -> None:

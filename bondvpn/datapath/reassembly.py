@@ -52,13 +52,11 @@ class Assembler:
         self.need = 0  # bytes of it that are still to come
         self._holes: list[tuple[int, int]] = []
         self._lost = False  # where the next record begins is not known
-        self._chunk_bytes = 0  # size of a full chunk, to tell how much a missing one held
+        self._chunk_bytes = 0  # of the chunk it began in: full ones, so a missing one held as much
 
     def feed(self, chunk: Buffer, offset: int) -> None:
         """The next chunk in order."""
-        size = len(chunk)
-        if size > self._chunk_bytes or not self.need:
-            self._chunk_bytes = size
+        size = full = len(chunk)
         if self._lost or self._holes:
             chunk = self._resume(chunk, offset)
             size = len(chunk)
@@ -84,6 +82,7 @@ class Assembler:
             end = start + length
             if end > size:
                 self._parts = [chunk[start:]]
+                self._chunk_bytes = full
                 self._total = length
                 self.need = end - size
                 return
@@ -202,6 +201,9 @@ class Reassembly:
                     assembler.feed(chunks[i], offsets[i])
                     i += 1
             reorder.expected += count
+            if reorder.held:
+                late = sum(reorder.held.pop(p, None) is not None for p in range(place, place + count))
+                self.drops.count(Drop.LATE, late)
         if reorder.held:
             self._release(stream, reorder, assembler)
 

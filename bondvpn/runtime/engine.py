@@ -111,7 +111,8 @@ class Engine:
     def control_changed(self) -> None:
         """The control plane's deadline may be nearer than it was."""
         self._control_deadline = 0.0
-        self._arm(0.0, self.clock())
+        if self._armed > 0.0:  # else a stream of strangers' handshakes would put the timer off for ever
+            self._arm(0.0, self.clock())
 
     def _arm(self, deadline: float, now: float) -> None:
         if self._timer is not None:

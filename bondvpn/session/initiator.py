@@ -12,7 +12,7 @@ from collections.abc import Callable
 from bondvpn.noise.handshake import Established, Identity, Initiation, Remote
 from bondvpn.session.keypair import REKEY_AFTER_DATAGRAMS, Keypair, LaneTable
 from bondvpn.session.link import Link
-from bondvpn.session.session import NEVER, Session, SessionObserver
+from bondvpn.session.session import ATTEMPTS_MAX, NEVER, Session, SessionObserver
 from bondvpn.stats import Drop, Drops
 from bondvpn.wire.capabilities import AES_256_GCM, CHACHA20_POLY1305, VERSION, Capabilities
 
@@ -52,7 +52,7 @@ class Initiator:
         self._observer = observer
         self._drops = drops
         self._rekey_after_s = rekey_after_s
-        self._attempt: Initiation | None = None
+        self._pending: list[Initiation] = []  # the last few attempts, newest last
         self._next_attempt = 0.0
 
     # -- timers ---------------------------------------------------------------------------------
@@ -86,9 +86,9 @@ class Initiator:
         return keypair.created + self._rekey_after_s
 
     def _initiate(self, now: float) -> None:
-        if self._attempt is not None:
-            self._table.release(self._attempt.index)
-        self._attempt = Initiation(
+        if len(self._pending) >= ATTEMPTS_MAX:
+            self._table.release(self._pending.pop(0).index)
+        attempt = Initiation(
             self._identity,
             self._remote,
             index=self._table.reserve(),
@@ -96,6 +96,7 @@ class Initiator:
             payload=self._capabilities.emit(),
             ephemeral=self._random(32),
         )
+        self._pending.append(attempt)
         jitter = int.from_bytes(self._random(2), "big") / 65536 * RETRY_JITTER_S
         self._next_attempt = now + RETRY_S + jitter
         self.attempts += 1
@@ -104,15 +105,16 @@ class Initiator:
         if active and self.attempts == 1:
             links = [min(active, key=lambda link: link.srtt_s)]
         for link in links:
-            link.send_control(self._attempt.datagram, now)
+            link.send_control(attempt.datagram, now)
 
     # -- the answer -----------------------------------------------------------------------------
     def receive_response(self, datagram: bytes, now: float) -> None:
         """A response came, from anyone."""
-        if self._attempt is None:
-            self._drops.count(Drop.LANE)
-            return
-        established = self._attempt.finish(datagram)
+        established: Established | Drop = Drop.LANE
+        for attempt in self._pending:
+            established = attempt.finish(datagram)
+            if established is not Drop.LANE:
+                break
         if isinstance(established, Drop):
             self._drops.count(established)
             return
@@ -121,8 +123,11 @@ class Initiator:
         if peer is None or peer.version != VERSION or peer.ciphers not in _one_of(offered):
             self._drops.count(Drop.HANDSHAKE)
             return
-        index = self._attempt.index
-        self._attempt = None
+        index = attempt.index
+        for other in self._pending:
+            if other is not attempt:
+                self._table.release(other.index)
+        self._pending.clear()
         self.attempts = 0
         self._next_attempt = now + RETRY_S  # the links need a moment to join
         self._establish(established, peer, index, now)

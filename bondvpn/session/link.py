@@ -11,6 +11,7 @@ from bondvpn.stats import Drop, Drops
 from bondvpn.wire.transport import ETHERNET_LEN, udp_overhead
 
 PATH_MTU_DEFAULT_BYTES = 1500  # until the interface's MTU is known
+AMPLIFICATION_MAX = 3  # bytes to an unproven address per byte from it (RFC 9000, 8.1)
 # A run leaves at once, so a line paced at its very rate would queue what jitters; 1 % less keeps the
 # queue here. Measured on 2 x 50 Mbit/s: the modem's queue stays below 5 ms.
 PACE = 0.99
@@ -87,6 +88,7 @@ class Link:
         self.tx_datagrams = self.rx_datagrams = self.rx_lost = 0
         self.challenge = b""  # the token we wait for
         self.challenge_due = float("inf")
+        self.allowance: int | None = None  # bytes that may go to an unproven address, None: it is proven
         self._observer = observer
         self._drops = drops
 
@@ -109,7 +111,16 @@ class Link:
 
     def set_path(self, path: Path) -> None:
         self.path = path
+        self.blocked, self.unsent = False, None  # was the old socket's
         self.frame_overhead = udp_overhead(ipv6=path.socket.ipv6) + ETHERNET_LEN
+
+    def received(self, size: int, count: int, now: float) -> None:
+        """`count` authentic datagrams, `size` bytes in sum, came."""
+        self.last_received = now
+        self.rx_datagrams += count
+        self.rx_bytes += size + count * self.frame_overhead
+        if self.allowance is not None:
+            self.allowance += AMPLIFICATION_MAX * size
 
     def send_run(self, run: memoryview, segment: int, count: int, now: float) -> None:
         """Send `count` sealed datagrams of `segment` bytes (the last may be shorter)."""
@@ -131,6 +142,10 @@ class Link:
         path = self.path
         if path is None:
             return
+        if self.allowance is not None:
+            if len(datagram) > self.allowance:
+                return
+            self.allowance -= len(datagram)
         self.tx_bytes += len(datagram) + self.frame_overhead
         sent, _ = path.socket.send_run(memoryview(datagram), len(datagram), path.address, path.local)
         if sent == Sent.DOWN:

@@ -149,5 +149,10 @@ class Responder:
 
     def deadline(self, now: float) -> float:
         """When `poll` is due next."""
-        deadlines = [peer.session.deadline(now) for peer in self.peers.values() if peer.session is not None]
-        return min(deadlines, default=NEVER)
+        deadline = NEVER
+        for peer in self.peers.values():
+            if peer.session is not None:
+                deadline = min(deadline, peer.session.deadline(now))
+            if peer.waiting is not None:
+                deadline = min(deadline, peer.waiting_since + WIPE_AFTER_S)
+        return deadline

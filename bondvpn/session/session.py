@@ -13,12 +13,13 @@ from typing import Protocol
 
 from bondvpn.bond.liveness import LinkEvent, LinkState
 from bondvpn.session.keypair import MAX_LANES, WIPE_AFTER_S, Keypair, LaneTable, ReceiveLane
-from bondvpn.session.link import PATH_MTU_DEFAULT_BYTES, Link, Path
+from bondvpn.session.link import AMPLIFICATION_MAX, PATH_MTU_DEFAULT_BYTES, Link, Path
 from bondvpn.stats import Drop, Drops
 from bondvpn.wire import sealed as wire
 from bondvpn.wire.capabilities import Capabilities
 from bondvpn.wire.transport import OVERHEAD, udp_overhead
 
+ATTEMPTS_MAX = 3  # handshakes of one peer that may be under way
 CHALLENGE_RETRY_S = 0.25  # a link joins within one retry of its line being there
 CHALLENGE_RETRY_MAX_S = 1.0
 MTU_PROBE_IDS = 1 << 31  # ids from here on belong to path MTU probes, those below to liveness
@@ -63,7 +64,7 @@ class Session:
         self.ended = False
         self.current: Keypair | None = None
         self._previous: Keypair | None = None
-        self._next: Keypair | None = None  # a responder's, until the peer used it
+        self._offered: list[Keypair] = []  # a responder's, until the peer uses one of them
         self._table = table
         self._random = random
         self._observer = observer
@@ -86,18 +87,25 @@ class Session:
                 self._probe(link, now)  # whatever comes first under the new key confirms it
 
     def offer(self, keypair: Keypair) -> None:
-        """A responder's new keypair: kept ready until the peer's first datagram under it."""
-        if self._next is not None:
-            self._table.remove(self._next)
-        self._next = keypair
+        """A responder's new keypair: kept ready until the peer's first datagram under it.
+
+        The last few attempts stand side by side: on a line of several seconds each answer meets an
+        initiator that has tried again since.
+        """
+        self._offered.append(keypair)
         self._table.add(keypair)
+        if len(self._offered) > ATTEMPTS_MAX:
+            self._table.remove(self._offered.pop(0))
 
     def confirm(self, keypair: Keypair, now: float) -> None:
         """The first authentic datagram under an offered keypair came."""
         keypair.confirmed = True
-        if keypair is not self._next:
+        if keypair not in self._offered:
             return
-        self._next = None
+        self._offered.remove(keypair)
+        for other in self._offered:
+            self._table.remove(other)
+        self._offered.clear()
         if self._promote(keypair):
             self._last_active = now
             self._observer.session_started(self, now)
@@ -116,11 +124,14 @@ class Session:
         if self.ended:
             return
         self.ended = True
-        for keypair in (self._previous, self.current, self._next):
+        for keypair in (self._previous, self.current, *self._offered):
             if keypair is not None:
                 self._table.remove(keypair)
+        for link in self.links.values():
+            link.liveness.happened(LinkEvent.NO_PATH, now)
         started = self.current is not None
-        self._previous = self.current = self._next = None
+        self._previous = self.current = None
+        self._offered.clear()
         if started:
             self._observer.session_ended(self, reason, now)
 
@@ -153,11 +164,12 @@ class Session:
         link.path = None
         self._happened(link, LinkEvent.NO_PATH, now)
 
-    def moved(self, link: Link, path: Path, now: float) -> None:
-        """An authentic datagram, the newest of its lane, came from another address (NAT rebinding)."""
+    def moved(self, link: Link, path: Path, size: int, now: float) -> None:
+        """An authentic datagram of `size` bytes, the newest of its lane, came from another address."""
         if self.initiator:
             return  # the server is where the configuration says
         link.set_path(path)
+        link.allowance = AMPLIFICATION_MAX * size
         if link.liveness.state is LinkState.DOWN:
             self.path_up(link, now)
             return
@@ -208,6 +220,7 @@ class Session:
         elif kind == wire.PATH_RESPONSE:
             if link.challenge and wire.parse_response(sealed) == link.challenge:
                 link.challenge, link.challenge_due = b"", NEVER
+                link.allowance = None
                 self._happened(link, LinkEvent.VALIDATED, now)
                 self._probe(link, now)
         elif kind == wire.CLOSE:
@@ -241,6 +254,7 @@ class Session:
             link.interface_mtu = min(challenge.mtu, PATH_MTU_DEFAULT_BYTES)
         if link.path is None:
             link.set_path(path)
+            link.allowance = AMPLIFICATION_MAX * (len(challenge.name) + OVERHEAD)  # at least so much came
             self.path_up(link, now)
         elif link.liveness.state is LinkState.JOINING:
             self._challenge(link, now)
