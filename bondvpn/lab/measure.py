@@ -203,7 +203,7 @@ def _iperf3(lab: Lab, address: str, options: list[str], seconds: float) -> dict[
     port = next(_ports)
     server = lab.popen(
         "srv",
-        ["iperf3", "-s", "-1", "-p", str(port)],
+        ["iperf3", "-s", "-1", "--json", "-p", str(port)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -31,7 +31,8 @@ log = logging.getLogger(__name__)
 
 REBIND_S = 0.5  # how often an uplink without a path is tried
 ATTEMPTS_PER_ENDPOINT = 3  # before the next of the server's endpoints is tried
-ROUTES_CHECK_S = 5.0
+ROUTES_CHECK_S = 30.0  # routes that something deleted come back; sooner when a link does not answer
+ROUTES_CHECK_AILING_S = 5.0
 
 
 def run_client(config: ClientConfig) -> int:
@@ -128,7 +129,7 @@ class _Client:
     def _make_uplink(self, number: int, uplink: Uplink) -> _UplinkSocket:
         link = Link(number, uplink.name, self._tunnel, self._tunnel.drops)
         link.receive_rate_bps = uplink.down_bps or 0
-        link.set_send_rate(uplink.up_bps)
+        link.set_send_rate(uplink.up_bps or 0)
         return _UplinkSocket(uplink, link, self._engine)
 
     def _set_up(self, rate_bps: float | None) -> None:
@@ -194,7 +195,9 @@ class _Client:
         while True:
             await asyncio.sleep(REBIND_S)
             attempt = self._initiator.attempts // ATTEMPTS_PER_ENDPOINT
-            missing = any(uplink.link.path is None for uplink in self._uplinks)
+            links = self._links()
+            missing = any(link.path is None for link in links)
+            ailing = self._initiator.session is not None and not all(link.active for link in links)
             if attempt != tried and attempt:
                 for uplink in self._uplinks:
                     uplink.close()
@@ -202,7 +205,7 @@ class _Client:
                 missing = True
             tried = attempt
             now = self._engine.clock()
-            if missing or now - checked >= ROUTES_CHECK_S:
+            if missing or now - checked >= (ROUTES_CHECK_AILING_S if ailing else ROUTES_CHECK_S):
                 checked = now
                 try:
                     await asyncio.to_thread(self._reinstall)

@@ -86,9 +86,11 @@ class Tunnel:
         self._out = Outbound(self.tap, self._scheduler, host.seal, self.drops)
         self._in = Reassembly(self.tap, self.drops, uso=self.tap.uso)
         self._rates: dict[int, _Rates] = {}
+        self._states: dict[int, LinkState] = {}  # as last logged
         self._capacity = CHUNK_MAX_BYTES
         self._gso_bytes = GSO_MAX_BYTES
         self._reading = False
+        self._stopping = False
 
     def configure(self, netlink: Netlink, rate_bps: float | None) -> None:
         """Addresses, MTU, routes, up. Raises SystemFault."""
@@ -113,6 +115,7 @@ class Tunnel:
 
     def stop(self, now: float) -> None:
         """Say goodbye and close the TAP."""
+        self._stopping = True
         if self.session is not None:
             self.session.close(now)
         self._read(False)
@@ -178,21 +181,27 @@ class Tunnel:
             self.since = now
             self._scheduler.set_lines([])
             self._read(True)  # to drop what comes
-            log.warning("%s: session down: %s", self.name, reason)
+            log.log(
+                logging.INFO if self._stopping else logging.WARNING, "%s: session down: %s", self.name, reason
+            )
         self._host.control_changed()
 
     def link_changed(self, session: Session, link: Link, now: float) -> None:
-        reason = f" ({link.reason})" if link.reason else ""
-        level = logging.INFO if link.active or link.liveness.state is LinkState.JOINING else logging.WARNING
-        log.log(
-            level,
-            "%s: link %s %s%s, path MTU %d",
-            self.name,
-            link.name,
-            link.liveness.state.value,
-            reason,
-            link.path_mtu.current,
-        )
+        state = link.liveness.state
+        if self._states.get(link.number) is not state:
+            self._states[link.number] = state
+            well = state in {LinkState.ACTIVE, LinkState.JOINING}
+            reason = f": {link.reason}" if link.reason else ""
+            log.log(
+                logging.INFO if well else logging.WARNING,
+                "%s: link %s %s%s",
+                self.name,
+                link.name,
+                state.value,
+                reason,
+            )
+        else:
+            log.debug("%s: link %s path MTU %d", self.name, link.name, link.path_mtu.current)
         self._host.control_changed()
         if session is self.session:
             self._refresh(now)
@@ -296,7 +305,7 @@ class Tunnel:
         keypair = self.session.current if self.session is not None else None
         lane = keypair.receive_lane(link.number) if keypair is not None else None
         socket = link.path.socket if link.path is not None else None
-        send, receive = link.rate_bps, link.receive_rate_bps or None
+        send, receive = link.send_rate_bps or None, link.receive_rate_bps or None
         up, down = (send, receive) if self.session is None or self.session.initiator else (receive, send)
         return {
             "name": link.name,

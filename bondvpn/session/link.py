@@ -74,7 +74,8 @@ class Link:
         self.liveness = Liveness()
         self.path_mtu = PathMtu(PATH_MTU_DEFAULT_BYTES, 0.0)
         self.interface_mtu = 0  # ours, 0: unknown; the peer learns it with the path challenge
-        self.receive_rate_bps = 0  # what the peer may send by this link, 0: unknown
+        self.send_rate_bps = 0  # the line's speed in our sending direction, 0: unknown
+        self.receive_rate_bps = 0  # the other way
         self.rate_bps: int | None = None  # what it is paced to, None: unlimited
         self.pacer = Pacer(None)
         self.served_s = 0.0
@@ -104,8 +105,9 @@ class Link:
         """Whether it carried data lately."""
         return now - self.last_data < BUSY_FOR_S
 
-    def set_send_rate(self, rate_bps: int | None) -> None:
-        """The line's speed in our sending direction, None if not known."""
+    def set_send_rate(self, rate_bps: int) -> None:
+        """The line's speed in our sending direction, 0 if not known."""
+        self.send_rate_bps = rate_bps
         self.rate_bps = int(rate_bps * PACE) if rate_bps else None
         self.pacer = Pacer(self.rate_bps)
 

@@ -247,9 +247,9 @@ class Session:
     def _learn(self, link: Link, challenge: wire.PathChallenge, path: Path, now: float) -> None:
         """What the client says of its link: its name, the rate it can receive, its MTU."""
         link.name = challenge.name or link.name
-        if challenge.rate != link.receive_rate_bps or link.path is None:
-            link.receive_rate_bps = challenge.rate
-            link.set_send_rate(challenge.rate or None)
+        if challenge.rate != link.send_rate_bps:
+            link.set_send_rate(challenge.rate)
+            self._observer.link_changed(self, link, now)
         if challenge.mtu:
             link.interface_mtu = min(challenge.mtu, PATH_MTU_DEFAULT_BYTES)
         if link.path is None:
