@@ -26,6 +26,7 @@ from bondvpn.wire.sealed import (
     EXPRESS,
     KIND_OFFSET,
     NO_RECORD,
+    PADDING_BOUND,
     RECORD_LENGTH_LEN,
     RECORD_OFFSET,
     SEQUENCE_MASK,
@@ -45,7 +46,6 @@ QUEUE_S = 0.06  # of the lines' sum; more only adds delay, less starves a slow l
 QUEUE_MIN_BYTES = 200_000
 QUEUE_MAX_BYTES = (SLOTS - 64) * CHUNK_MAX_BYTES
 TURN_CHUNKS = 8  # a stream's quantum while others wait
-RECORD_ROOM_MIN = 64  # in less a record does not begin: its headers stay in one piece
 SHORT_SLOTS = 2  # what a frame without offload needs at the most
 
 _RECORD_LENGTH = Struct(">H")
@@ -103,6 +103,8 @@ class Outbound:
     def set_capacity(self, capacity: int) -> None:
         """Chunk bytes per datagram from now on: the smallest active path MTU decides."""
         self._slab.set_capacity(capacity)
+        for stream in self._streams:
+            stream.open = False  # a frame's chunks are of one size: the receiver counts on it
         self._express_max = min(EXPRESS_MAX_BYTES, capacity - RECORD_LENGTH_LEN - VIRTIO_BYTES)
         self._slots_needed = -(-(FRAME_MAX_BYTES + RECORD_LENGTH_LEN + 32) // capacity)
 
@@ -194,7 +196,7 @@ class Outbound:
             if record <= room:
                 self._join(stream, slab.chunk[slab.next][:record])
                 return
-            if room >= RECORD_ROOM_MIN and number != EXPRESS:
+            if room >= PADDING_BOUND and number != EXPRESS:
                 self._split(stream, record, room)
                 return
             self._close(stream)
@@ -209,7 +211,7 @@ class Outbound:
         row[DATA_HEADER_LEN + fill : DATA_HEADER_LEN + tail.last] = data
         if row[RECORD_OFFSET] == 0xFF and row[RECORD_OFFSET + 1] == 0xFF:
             _OFFSET.pack_into(row, RECORD_OFFSET, fill)
-        if tail.capacity - tail.last < RECORD_ROOM_MIN:
+        if tail.capacity - tail.last < PADDING_BOUND:
             self._close(stream)
 
     def _split(self, stream: OutStream, record: int, room: int) -> None:
@@ -260,7 +262,7 @@ class Outbound:
             stream.queue.append(extent)
             slab.put(extent)
         stream.open = True
-        if capacity - last < RECORD_ROOM_MIN:
+        if capacity - last < PADDING_BOUND:
             self._close(stream)
 
     # -- 4. dispatch ----------------------------------------------------------------------------

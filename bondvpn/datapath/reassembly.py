@@ -21,7 +21,7 @@ from bondvpn.bond.reorder import Reorder
 from bondvpn.datapath.rescue import rescue
 from bondvpn.stats import Drop, Drops
 from bondvpn.wire import virtio
-from bondvpn.wire.sealed import EXPRESS, NO_RECORD, RECORD_LENGTH_LEN, STREAMS
+from bondvpn.wire.sealed import EXPRESS, NO_RECORD, PADDING_BOUND, RECORD_LENGTH_LEN, STREAMS
 
 Buffer = bytes | bytearray | memoryview
 Chunk = tuple[Buffer, int]  # chunk bytes, record offset
@@ -120,9 +120,12 @@ class Assembler:
     def _resume(self, chunk: Buffer, offset: int) -> Buffer:
         """After a hole: check that this chunk continues the frame, or find the next record."""
         if not self._lost:
-            size = len(chunk)
-            # A record that ends here leaves either the offset of the next one or padding behind it.
-            if (offset == NO_RECORD and self.need + RECORD_LENGTH_LEN > size - 64) or offset == self.need:
+            size, need = len(chunk), self.need
+            if need > size:
+                fits = size == self._chunk_bytes and offset == NO_RECORD
+            else:  # behind a record's end begins another, or nothing but a little padding
+                fits = offset == need or (offset == NO_RECORD and size - need < PADDING_BOUND)
+            if fits:
                 return chunk
             start = self._total - self.need  # the missing chunks were not full: their bytes are unknown
             self._holes.append((start, self._total))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from bondvpn import config
-from bondvpn.bond.liveness import LinkState
+from bondvpn.bond.liveness import PROBE_IDLE_SERVER_S, LinkState
 from bondvpn.bond.weighted import Weighted
 from bondvpn.datapath.outbound import Outbound
 from bondvpn.datapath.reassembly import Reassembly
@@ -207,7 +207,9 @@ class Tunnel:
             self._refresh(now)
 
     def make_link(self, number: int, name: str) -> Link:
-        return Link(number, name or f"link{number}", self, self.drops)
+        link = Link(number, name or f"link{number}", self, self.drops)
+        link.liveness.idle_s = PROBE_IDLE_SERVER_S
+        return link
 
     # -- LinkObserver ---------------------------------------------------------------------------
     def link_busy(self) -> None:

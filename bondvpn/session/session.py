@@ -293,7 +293,7 @@ class Session:
             return
         if now >= link.challenge_due and link.liveness.state is LinkState.JOINING:
             self._challenge(link, now)
-        if now >= link.liveness.due(busy=link.busy(now)):
+        if link.liveness.ready(now, busy=link.busy(now)):
             self._probe(link, now)
         self._judge(link, now)
         if link.active:

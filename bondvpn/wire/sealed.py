@@ -40,6 +40,7 @@ RECORD_OFFSET: Final = 8
 
 NO_RECORD: Final = 0xFFFF
 RECORD_LENGTH_LEN: Final = 2
+PADDING_BOUND: Final = 64  # bytes; a record begins in a chunk only where so much room is left
 TIME_UNIT_S: Final = 16e-6  # send time, modulo 2^16 units (1.05 s)
 
 EXPRESS: Final = 0
