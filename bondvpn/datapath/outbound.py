@@ -43,7 +43,7 @@ READS_PER_WAKEUP = 16  # then the other direction and the timers have their turn
 SMALL_READS_PER_WAKEUP = 64  # of frames that take no more than two slots
 FRAME_MAX_BYTES = 65_535  # a record's length is 16 bits; gso_max_size keeps the kernel below
 QUEUE_S = 0.06  # of the lines' sum; more only adds delay, less starves a slow line (design.md, 5)
-QUEUE_MIN_BYTES = 200_000
+QUEUE_MIN_BYTES = 24_000  # 16 full packets: 200 ms at 1 Mbit/s
 QUEUE_MAX_BYTES = (SLOTS - 64) * CHUNK_MAX_BYTES
 TURN_CHUNKS = 8  # a stream's quantum while others wait
 SHORT_SLOTS = 2  # what a frame without offload needs at the most
@@ -86,7 +86,7 @@ class Outbound:
         self._sequences = column(headers, ">u4", SEQUENCE_OFFSET, DATA_HEADER_LEN, RUN_MAX)
         self._headers[:, KIND_OFFSET] = DATA
         self._small = False
-        self.queue_limit = QUEUE_MIN_BYTES
+        self.queue_limit = QUEUE_MAX_BYTES
         self.frames = 0
         self.bytes = 0
         self.reset()

@@ -24,7 +24,9 @@ log = logging.getLogger(__name__)
 
 GSO_S = 0.003  # of the lines' sum in one super-frame: a slow bond is not fed 64 KiB lumps
 GSO_MAX_BYTES = 65_000  # a record's length is 16 bits
-QUEUE_PACKETS = 64  # in the TAP, behind our own queue: one segmented super-frame fits
+QUEUE_S = 0.06  # of the lines' sum in the TAP, behind our own queue
+QUEUE_PACKETS_MIN = 16
+QUEUE_PACKETS_MAX = 64  # one segmented super-frame fits
 QUEUE_UNLIMITED_PACKETS = 1000  # lines of unknown speed: the kernel's default
 SAMPLE_S = 1.0
 
@@ -218,6 +220,8 @@ class Tunnel:
     def link_failed(self, link: Link, reason: str, now: float) -> None:
         if self.session is not None and link.path is not None:
             self.session.path_down(link, reason, now)
+        link.path = None  # the client's keeper finds it and binds anew
+        link.reason = reason
 
     def link_blocked(self, link: Link) -> None:
         def writable() -> None:
@@ -244,9 +248,9 @@ class Tunnel:
             if capacity != self._capacity:
                 self._capacity = capacity
                 self._out.set_capacity(capacity)
-        rate = self._scheduler.rate_bps
-        self._out.set_rate(rate)
-        self._fit_tap(rate)
+            rate = self._scheduler.rate_bps
+            self._out.set_rate(rate)
+            self._fit_tap(rate)
         self._out.dispatch(now)
         self._after_dispatch(now)
 
@@ -337,7 +341,9 @@ def _gso_bytes(rate_bps: float | None) -> int:
 
 
 def _queue_packets(rate_bps: float | None) -> int:
-    return QUEUE_UNLIMITED_PACKETS if rate_bps is None else QUEUE_PACKETS
+    if rate_bps is None:
+        return QUEUE_UNLIMITED_PACKETS
+    return int(min(max(rate_bps / 8 * QUEUE_S / 1500, QUEUE_PACKETS_MIN), QUEUE_PACKETS_MAX))
 
 
 def _log_failure(future: "asyncio.Future[None]") -> None:
