@@ -1,0 +1,1 @@
+"""Whole-path benches in namespaces; `python -m bench` runs them and writes docs/benchmarks.md."""
