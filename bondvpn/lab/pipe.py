@@ -1,8 +1,8 @@
 """One direction of a line, sans-IO: a queue, a rate, a delay. Time is an argument, in seconds.
 
 A frame offered at t leaves the queue at max(t, when the one before it had left) + size / rate, and arrives
-a delay later. These times are computed, never slept for, so a late timer costs no rate. Random draws come
-from the shape's seed.
+a delay later, or with the one before it: a line does not reorder. These times are computed, never slept for,
+so a late timer costs no rate. Random draws come from the shape's seed.
 """
 
 import random
@@ -39,9 +39,9 @@ class Pipe:
         self.frames_out = 0
         self.bytes_out = 0
         self.refused = dict.fromkeys(Refusal, 0)
-        self._laid: deque[tuple[float, float, int, bytes | None]] = deque()  # arrives, departs, bytes, frame
+        # Arrives, departs, bytes, frame. First in, first out: one whose time is up waits for those before it.
+        self._laid: deque[tuple[float, float, int, bytes | None]] = deque()
         self._busy_until = 0.0
-        self._last_arrival = 0.0
         self._jitter_until = 0.0
         self._jitter = 0.0
         self._losing = False
@@ -107,7 +107,6 @@ class Pipe:
         self._busy_until = now
         for _ in waiting:
             self._laid.pop()
-        self._last_arrival = self._laid[-1][0] if self._laid else now
         in_service = left - sum(size for _, _, size, _ in waiting[1:])
         for place, (_, _, size, frame) in enumerate(waiting):
             self._busy_until += (size if place else in_service) * self._seconds_per_byte
@@ -118,7 +117,7 @@ class Pipe:
         self.is_cut = True
         self.refused[Refusal.CUT] += sum(entry[3] is not None for entry in self._laid)
         self._laid.clear()
-        self._busy_until = self._last_arrival = 0.0
+        self._busy_until = 0.0
 
     def restore(self) -> None:
         self.is_cut = False
@@ -146,8 +145,6 @@ class Pipe:
         arrives = departs + self.shape.delay_s
         if self.shape.jitter_s:
             arrives += self._draw_jitter(now)
-        # First in, first out: a line does not reorder, whatever its delay does.
-        self._last_arrival = arrives = max(arrives, self._last_arrival)
         self._laid.append((arrives, departs, size, frame))
 
     def _draw_jitter(self, now: float) -> float:

@@ -99,7 +99,10 @@ class Lab:
         return f"{self.prefix}-{where}"
 
     def inside(self, where: str, argv: Sequence[str]) -> list[str]:
-        """The command line that runs `argv` there, and dies when the thread that started it does."""
+        """The command line that runs `argv` there, and dies when the thread that started it does.
+
+        One whose parent is killed before `argv` itself runs (a few ms) stays for the next lab to clear.
+        """
         return ["ip", "netns", "exec", self.namespace(where), "setpriv", "--pdeathsig", "KILL", *argv]
 
     def popen(self, where: str, argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
