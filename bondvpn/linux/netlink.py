@@ -114,16 +114,19 @@ class Netlink:
         mtu: int,
         routes: Sequence[TunnelRoute],
         *,
+        mac: str | None = None,
         gso_max_size: int | None = None,
         txqueuelen: int | None = None,
     ) -> None:
-        """MTU, queue, addresses, up, routes (in the main table); doing it twice is as good as once.
+        """MAC, MTU, queue, addresses, up, routes (in the main table); doing it twice is as good as once.
 
         `mtu` and `gso_max_size` in bytes, `txqueuelen` in packets. Raises SystemFault.
         """
         index = self._index(name)
         queue = {} if txqueuelen is None else {"txqlen": txqueuelen}
         with _explained(f"set up the interface {name} (MTU {mtu})"):
+            if mac is not None:
+                self._ip.link("set", index=index, address=mac)
             self._ip.link("set", index=index, mtu=mtu, **queue)
             if gso_max_size is not None:
                 self.set_gso_max_size(name, gso_max_size)

@@ -84,6 +84,7 @@ class _Client:
     def __init__(self, config: ClientConfig, journal: Journal) -> None:
         self._config = config
         self._journal = journal
+        self._identity = Identity(config.private_key)
         self._waiting: dict[str, str] = {}  # uplink name -> why it has no path, as last logged
 
     async def run(self) -> int:
@@ -98,7 +99,7 @@ class _Client:
         await self._resolve(0)
         ciphers = CHACHA20_POLY1305 | (AES_256_GCM if has_aes() else 0)
         self._initiator = Initiator(
-            identity=Identity(config.private_key),
+            identity=self._identity,
             remote=Remote(config.server.public_key, config.server.preshared_key or NO_PRESHARED_KEY),
             capabilities=tunnel.capabilities(engine.random(8), ciphers),
             links={uplink.link.number: uplink.link for uplink in self._uplinks},
@@ -134,7 +135,7 @@ class _Client:
 
     def _set_up(self, rate_bps: float | None) -> None:
         with Netlink() as netlink:
-            self._tunnel.configure(netlink, rate_bps)
+            self._tunnel.configure(netlink, rate_bps, self._identity.public)
             self._install(netlink)
 
     def _install(self, netlink: Netlink) -> None:

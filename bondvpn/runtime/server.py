@@ -44,6 +44,7 @@ class _Server:
 
     def __init__(self, config: ServerConfig) -> None:
         self._config = config
+        self._identity = Identity(config.private_key)
         self._peers: list[ClientPeer] = []
 
     async def run(self) -> int:
@@ -58,7 +59,7 @@ class _Server:
             )
         await asyncio.to_thread(self._set_up)
         self._responder = Responder(
-            identity=Identity(config.private_key),
+            identity=self._identity,
             capabilities=engine.tunnels[0].capabilities(engine.random(8), 0),
             has_aes=has_aes(),
             peers=self._peers,
@@ -85,7 +86,7 @@ class _Server:
     def _set_up(self) -> None:
         with Netlink() as netlink:
             for tunnel in self._engine.tunnels:
-                tunnel.configure(netlink, None)
+                tunnel.configure(netlink, None, self._identity.public)
 
     # -- Control --------------------------------------------------------------------------------
     def poll(self, now: float) -> None:

@@ -1,6 +1,7 @@
 """One TAP and what stands behind it: a session, its links, both directions of the datapath."""
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -94,14 +95,15 @@ class Tunnel:
         self._reading = False
         self._stopping = False
 
-    def configure(self, netlink: Netlink, rate_bps: float | None) -> None:
-        """Addresses, MTU, routes, up. Raises SystemFault."""
+    def configure(self, netlink: Netlink, rate_bps: float | None, public_key: bytes) -> None:
+        """MAC, addresses, MTU, routes, up. Raises SystemFault."""
         self._gso_bytes = _gso_bytes(rate_bps)
         netlink.configure_tap(
             self.settings.interface,
             self.settings.address,
             self.settings.mtu,
             self.settings.routes,
+            mac=_mac(public_key, self.settings.interface),
             gso_max_size=self._gso_bytes,
             txqueuelen=_queue_packets(rate_bps),
         )
@@ -331,6 +333,13 @@ class Tunnel:
             "gso_fallbacks": socket.gso_fallbacks if socket is not None else 0,
             "path": f"{link.path.address[0]}:{link.path.address[1]}" if link.path is not None else None,
         }
+
+
+def _mac(public_key: bytes, interface: str) -> str:
+    """A MAC address that outlives a restart: with a new one the peer's neighbour cache would send to
+    the old one for up to a minute. Locally administered, and another at each end."""
+    tail = hashlib.blake2s(public_key + interface.encode(), digest_size=5).digest()
+    return (b"\x02" + tail).hex(":")
 
 
 def _gso_bytes(rate_bps: float | None) -> int:
