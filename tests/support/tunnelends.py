@@ -156,7 +156,7 @@ class Receiver:
         self.drops = Drops()
         self.tap = FakeTap()
         self.session = StubSession()
-        self.table = LaneTable(lambda n: bytes(n))
+        self.table = LaneTable(bytes)
         self.keypair = keypair(self.session, initiator=False, cipher=cipher)
         self.table.add(self.keypair)
         self.inbound = Inbound(self.table, self, self.drops)
@@ -209,7 +209,7 @@ class Sender:
         self.links = [Link(i, f"line{i}", self.observer, self.drops) for i in range(links)]
         for link in self.links:
             link.set_path(Path(self.socket, link.number))
-            link.set_send_rate(rate_bps)
+            link.set_send_rate(rate_bps or 0)
             link.send_lane = self.keypair.send_lane(link.number)
         self.scheduler: Weighted[Link] = Weighted(strict=strict)
         self.scheduler.set_lines(self.links)

@@ -3,7 +3,7 @@
     client --- line 0 --- server        each line: delay, jitter, loss, duplication, MTU, and a NAT that may
            --- line 1 ---               give the client another port
 
-A `World` moves time from event to event: a datagram that arrives, or a deadline that an end named itself. So a
+A `World` moves time from event to event: a datagram arrives, or a deadline is due that an end named itself. So a
 deadline that is missing shows as something that never happens.
 """
 
@@ -319,6 +319,7 @@ class World:
         self.client_sockets: dict[int, VirtualSocket] = {}
         self.client: Client | None = None
         self.server: Server | None = None
+        self.on_carry: Callable[[], None] = lambda: None  # sees each datagram before its line does
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = 0
         self._last_stamp: bytes | None = None
@@ -354,6 +355,7 @@ class World:
             if line is None:
                 return  # a mapping that no NAT has any more
         self.seen.append(Seen(self.now, line.number, to_server, data))
+        self.on_carry()
         if not line.up or self.rng.random() < line.loss or len(data) + 28 > line.mtu:
             return
         for _ in range(2 if self.rng.random() < line.duplicate else 1):
