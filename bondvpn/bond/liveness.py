@@ -67,7 +67,7 @@ TIMEOUT_FLOOR_S = 0.060  # design.md, 5: 60 ms + srtt + 4 rttvar
 ALONE_S = 0.5  # no other link to compare with
 DEAD_AFTER_S = 3.0
 ANSWERS_TO_RETURN = 3  # in a row, before a silent link carries data again
-RTT_INITIAL_S = 0.1
+RTT_INITIAL_S = 1.0  # RFC 6298, 2.1: until the first answer
 
 
 class RttEstimator:

@@ -212,7 +212,7 @@ class Inbound:
         link = lane.session.links.get(lane.number)
         if link is None:
             return
-        link.received(size, count, now)
+        link.received(size, count, path, now)
         if link.path != path and counter == lane.window.highest:
             lane.session.moved(link, path, size, now)
 

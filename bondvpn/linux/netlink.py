@@ -10,7 +10,7 @@ ours, and what an administrator made is neither replaced nor removed.
 import errno
 from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from socket import AF_INET, AF_INET6
 from types import TracebackType
 from typing import Any, Self
@@ -106,6 +106,18 @@ class Netlink:
                 if local == str(address):
                     return str(next(iter(self._ip.link("get", index=found["index"]))).get("ifname"))
         return None
+
+    def addresses_of(self, name: str) -> tuple[IPAddress, ...]:
+        """The interface's own global addresses, sorted; none when there is no such interface."""
+        index = self.link_index(name)
+        if index is None:
+            return ()
+        with _explained("read the addresses"):
+            found = [
+                ip_address(address.get("local") or address.get("address"))
+                for address in self._dump("get_addr", index=index)
+            ]
+        return tuple(sorted((one for one in found if not one.is_link_local), key=lambda one: one.packed))
 
     def configure_tap(
         self,

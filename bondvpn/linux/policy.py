@@ -13,7 +13,9 @@ Tables (and the marks that select them) are numbered from 4489 = 0x1189 unless c
     11891  from SOURCE, main table but for its default routes       -> connected networks stay direct
     11892  from SOURCE                                              -> the uplink's table
 
-The mark goes first: it is what tells two routers on one Ethernet apart. rp_filter is set to loose on
+The mark goes first: it is what tells two routers on one Ethernet apart. SOURCE is the configured one, or
+every address the interface has: reverse path filtering asks for the way back without the mark, and must
+find it when the main table's default route has gone with another line. rp_filter is set to loose on
 uplinks where it is strict, since the main table may prefer another line for the way back.
 
 `plan` is pure; `install` is idempotent and records in the journal first; `Journal.undo` takes it back.
@@ -27,6 +29,7 @@ from bondvpn.config import Uplink
 from bondvpn.errors import SystemFault
 from bondvpn.linux.journal import Journal, Sysctl
 from bondvpn.linux.netlink import TABLE_MAIN, Netlink, Route, Rule
+from bondvpn.values import IPAddress
 
 TABLE_FIRST = 0x1189
 PRIORITY_MARK = 11890
@@ -45,6 +48,8 @@ class Place:
     interface: str | None
     """Configured, or the one that has the source address; None: no interface has it."""
     point_to_point: bool = False
+    addresses: tuple[IPAddress, ...] = ()
+    """The interface's own; packets from them belong to the uplink."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,11 @@ def survey(uplinks: Sequence[Uplink], netlink: Netlink) -> dict[str, Place]:
         interface = uplink.interface
         if interface is None and uplink.source is not None:
             interface = netlink.interface_of(uplink.source)
-        places[uplink.name] = Place(interface, interface is not None and netlink.is_point_to_point(interface))
+        if interface is None:
+            places[uplink.name] = Place(None)
+            continue
+        point_to_point = netlink.is_point_to_point(interface)
+        places[uplink.name] = Place(interface, point_to_point, netlink.addresses_of(interface))
     return places
 
 
@@ -89,6 +98,7 @@ def plan(uplinks: Sequence[Uplink], places: Mapping[str, Place], tables_taken: C
     routes: list[Route] = []
     rules: list[Rule] = []
     loose: dict[str, None] = {}
+    ruled: set[IPAddress] = set()
     for uplink in uplinks:
         place = places[uplink.name]
         number = next(free)
@@ -98,7 +108,12 @@ def plan(uplinks: Sequence[Uplink], places: Mapping[str, Place], tables_taken: C
             mark = mark or number
             for version in _versions(uplink):
                 routes += _routes(uplink, place, version, table)
-                rules += _rules(version, table, mark, source)
+                own = place.addresses if uplink.source is None else (uplink.source,)
+                sources = [one for one in own if one.version == version and one not in ruled]
+                ruled.update(
+                    sources
+                )  # two routers on one Ethernet: the mark tells, the first has the address
+                rules += _rules(version, table, mark, [str(one) for one in sources])
         if place.interface is not None:
             loose[place.interface] = None
         bindings.append(Binding(uplink.name, place.interface, source, mark))
@@ -128,9 +143,9 @@ def _routes(uplink: Uplink, place: Place, version: int, table: int) -> Iterator[
         yield Route(version=version, table=table, interface=place.interface, source=source)
 
 
-def _rules(version: int, table: int, mark: int, source: str | None) -> Iterator[Rule]:
+def _rules(version: int, table: int, mark: int, sources: Sequence[str]) -> Iterator[Rule]:
     yield Rule(version=version, priority=PRIORITY_MARK, table=table, mark=mark)
-    if source is not None:
+    for source in sources:
         yield Rule(
             version=version,
             priority=PRIORITY_SOURCE_DIRECT,

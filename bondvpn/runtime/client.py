@@ -85,6 +85,7 @@ class _Client:
         self._config = config
         self._journal = journal
         self._identity = Identity(config.private_key)
+        self._plan = policy.Plan((), (), (), ())
         self._waiting: dict[str, str] = {}  # uplink name -> why it has no path, as last logged
 
     async def run(self) -> int:
@@ -142,7 +143,10 @@ class _Client:
         """Routes and rules of all uplinks; where each of them is now."""
         uplinks = self._config.uplinks
         path = journal_path(self._config.tunnel.interface)
+        old = self._plan
         self._plan = policy.plan(uplinks, policy.survey(uplinks, netlink), tables_taken(path))
+        for rule in set(old.rules) - set(self._plan.rules):
+            netlink.drop_rule(rule)  # of an address that has gone
         for line in policy.install(self._plan, netlink, self._journal):
             log.debug("waiting: %s", line)
         for binding, uplink in zip(self._plan.bindings, self._uplinks, strict=True):

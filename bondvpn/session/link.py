@@ -116,12 +116,12 @@ class Link:
         self.blocked, self.unsent = False, None  # was the old socket's
         self.frame_overhead = udp_overhead(ipv6=path.socket.ipv6) + ETHERNET_LEN
 
-    def received(self, size: int, count: int, now: float) -> None:
-        """`count` authentic datagrams, `size` bytes in sum, came."""
+    def received(self, size: int, count: int, path: Path, now: float) -> None:
+        """`count` authentic datagrams, `size` bytes in sum, came by `path`."""
         self.last_received = now
         self.rx_datagrams += count
         self.rx_bytes += size + count * self.frame_overhead
-        if self.allowance is not None:
+        if self.allowance is not None and path == self.path:
             self.allowance += AMPLIFICATION_MAX * size
 
     def send_run(self, run: memoryview, segment: int, count: int, now: float) -> None:

@@ -170,6 +170,7 @@ class Session:
             return  # the server is where the configuration says
         link.set_path(path)
         link.allowance = AMPLIFICATION_MAX * size
+        link.challenge = b""
         if link.liveness.state is LinkState.DOWN:
             self.path_up(link, now)
             return
@@ -218,7 +219,8 @@ class Session:
         elif kind == wire.PROBE_REPLY:
             self._on_probe_reply(link, wire.parse_probe(sealed), now)
         elif kind == wire.PATH_RESPONSE:
-            if link.challenge and wire.parse_response(sealed) == link.challenge:
+            proves = path == link.path or self.initiator  # an old address's answer proves nothing of the new
+            if link.challenge and proves and wire.parse_response(sealed) == link.challenge:
                 link.challenge, link.challenge_due = b"", NEVER
                 link.allowance = None
                 self._happened(link, LinkEvent.VALIDATED, now)
