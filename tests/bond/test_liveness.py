@@ -87,7 +87,7 @@ def test_another_path_forgets_probes_and_round_trips() -> None:
 # -- round trips ------------------------------------------------------------------------------------
 def test_round_trips_are_smoothed_as_rfc_6298_says() -> None:
     rtt = RttEstimator()
-    assert rtt.timeout_s == pytest.approx(TIMEOUT_FLOOR_S + 0.1)
+    assert rtt.timeout_s == pytest.approx(TIMEOUT_FLOOR_S + 1.0)
     rtt.add(0.100)
     assert (rtt.srtt_s, rtt.var_s, rtt.min_s) == (0.100, 0.050, 0.100)
     rtt.add(0.060)
@@ -219,11 +219,11 @@ def test_random_loss_kills_no_more_often_than_three_in_a_row_are_lost(rtt: float
     assert 1 <= len(silences) <= 40
 
 
-def test_hours_at_one_percent_of_loss_kill_nothing() -> None:
+def test_an_hour_at_one_percent_of_loss_kill_nothing() -> None:
     sim = Simulation(rtt=0.04, seed=2)
     sim._judge_s = PROBE_BUSY_S
     sim.lost = lambda: sim.rng.random() < 0.01
-    sim.run(2 * 3600)
+    sim.run(3600)
     assert sim.changes == []
 
 

@@ -131,7 +131,7 @@ class StubSession:
     def on_control(self, lane: Any, sealed: bytes, path: Path, now: float) -> None:
         self.control.append((lane.number, sealed))
 
-    def moved(self, link: Link, path: Path, now: float) -> None:
+    def moved(self, link: Link, path: Path, size: int, now: float) -> None:
         self.moves.append(path.address)
         link.set_path(path)
 

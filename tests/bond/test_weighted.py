@@ -1,0 +1,209 @@
+"""The weighted scheduler on a virtual clock: eql's shares, express, and lines that come and go."""
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bondvpn.bond.pacer import BURST_S, Pacer
+from bondvpn.bond.weighted import EXPRESS_DEBT_S, RUN_BYTES, TURN_S, Weighted
+
+FRAME_BYTES = 1514
+
+
+@dataclass(eq=False)
+class Line:
+    """A line of the test: only what the scheduler's Protocol asks for, and what it carried."""
+
+    rate_bps: int | None
+    srtt_s: float = 0.02
+    served_s: float = 0.0
+    blocked: bool = False
+    carried: int = 0
+    pacer: Pacer = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.pacer = Pacer(self.rate_bps)
+
+
+class Load:
+    """A sender that always has something to send."""
+
+    def __init__(self, *lines: Line, strict: bool = True) -> None:
+        self.scheduler: Weighted[Line] = Weighted(strict=strict)
+        self.scheduler.set_lines(lines)
+        self.lines = lines
+        self.now = 50.0
+        self.runs: list[Line] = []
+
+    def dispatch(self) -> None:
+        while (choice := self.scheduler.next(self.now)) is not None:
+            line, budget = choice
+            assert 0 <= budget <= RUN_BYTES
+            nbytes = max(1, budget // FRAME_BYTES) * FRAME_BYTES
+            line.carried += nbytes
+            self.runs.append(line)
+            self.scheduler.spent(line, nbytes)
+
+    def run(self, seconds: float) -> None:
+        """Each wake-up at the deadline it gave; timers fire at whole milliseconds, as libuv's."""
+        end = self.now + seconds
+        while self.now < end:
+            self.dispatch()
+            deadline = self.scheduler.deadline(self.now)
+            if deadline is None:
+                return
+            assert deadline >= self.now
+            self.now = max(deadline, self.now + 0.001)
+
+    def shares(self) -> list[float]:
+        total = sum(line.carried for line in self.lines)
+        return [line.carried / total for line in self.lines]
+
+
+rates = st.sampled_from([500_000, 1_000_000, 5_000_000, 16_000_000, 30_000_000, 50_000_000, 300_000_000])
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(st.lists(rates, min_size=1, max_size=5), st.booleans())
+def test_shares_are_proportional_to_the_lines_rates(wanted: list[int], strict: bool) -> None:
+    """Within 1 %, and the sum is all the lines give."""
+    load = Load(*(Line(rate) for rate in wanted), strict=strict)
+    load.run(1)  # the first burst is not the rate
+    for line in load.lines:
+        line.carried = 0
+    seconds = max(3.0, 400 * FRAME_BYTES * 8 / min(wanted))
+    load.run(seconds)
+    expected = [rate / sum(wanted) for rate in wanted]
+    assert load.shares() == pytest.approx(expected, rel=0.01)
+    assert sum(line.carried for line in load.lines) * 8 / seconds >= 0.99 * sum(wanted)
+
+
+def test_no_line_carries_more_than_its_rate_and_one_burst() -> None:
+    load = Load(Line(16_000_000), Line(50_000_000))
+    load.run(2)
+    for line in load.lines:
+        assert line.rate_bps is not None
+        assert line.carried * 8 <= line.rate_bps * (2 + BURST_S + TURN_S) + 8 * FRAME_BYTES
+
+
+def test_strict_waits_for_the_line_whose_turn_it_is() -> None:
+    """As eql does: a line without room holds the others up."""
+    slow, fast = Line(1_000_000), Line(100_000_000)
+    load = Load(slow, fast)
+    load.run(1)
+    slow.blocked = True
+    before = fast.carried
+    load.run(1)
+    assert fast.carried - before <= 200 * FRAME_BYTES
+    assert load.scheduler.deadline(load.now) is None, "only the socket can tell"
+    slow.blocked = False
+    load.run(1)
+    assert fast.carried > before + 10_000_000
+
+
+def test_without_strict_a_line_without_room_is_passed_over() -> None:
+    slow, fast = Line(1_000_000), Line(100_000_000)
+    load = Load(slow, fast, strict=False)
+    slow.blocked = True
+    load.run(1)
+    assert slow.carried == 0
+    assert fast.carried * 8 == pytest.approx(100_000_000, rel=0.02)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_line_that_comes_back_owes_nothing(strict: bool) -> None:
+    """Neither does it catch up for its time away, nor do the others wait for it."""
+    first, second = Line(20_000_000), Line(20_000_000)
+    load = Load(first, second, strict=strict)
+    load.run(1)
+    load.scheduler.set_lines([first])
+    load.run(10)
+    load.scheduler.set_lines([first, second])
+    assert second.served_s >= first.served_s
+    first.carried = second.carried = 0
+    load.run(1)
+    assert load.shares() == pytest.approx([0.5, 0.5], rel=0.02)
+
+
+def test_lines_that_stay_keep_their_accounts() -> None:
+    first, second, third = Line(1_000_000), Line(1_000_000), Line(1_000_000)
+    load = Load(first, second)
+    load.run(1)
+    served = first.served_s, second.served_s
+    load.scheduler.set_lines([first, second, third])
+    assert (first.served_s, second.served_s) == served
+    assert third.served_s == max(served)
+
+
+def test_unlimited_lines_share_evenly_and_never_wait() -> None:
+    load = Load(Line(None), Line(None))
+    for _ in range(100):
+        choice = load.scheduler.next(load.now)
+        assert choice is not None
+        line, budget = choice
+        assert budget == RUN_BYTES
+        line.carried += budget
+        load.scheduler.spent(line, budget)
+    assert load.shares() == [0.5, 0.5]
+    assert load.scheduler.deadline(load.now) == load.now
+
+
+def test_a_line_of_unknown_speed_counts_as_an_average_one() -> None:
+    known, unknown = Line(10_000_000), Line(None)
+    load = Load(known, unknown)
+    load.run(2)
+    assert unknown.carried == pytest.approx(known.carried, rel=0.05)
+
+
+def test_the_sum_is_known_only_if_every_line_is() -> None:
+    scheduler: Weighted[Line] = Weighted()
+    assert scheduler.rate_bps is None
+    scheduler.set_lines([Line(1_000_000), Line(2_000_000)])
+    assert scheduler.rate_bps == 3_000_000
+    scheduler.set_lines([Line(1_000_000), Line(None)])
+    assert scheduler.rate_bps is None
+
+
+def test_without_lines_nobody_is_named_and_nothing_is_due() -> None:
+    scheduler: Weighted[Line] = Weighted()
+    assert scheduler.next(1.0) is None
+    assert scheduler.express(1.0) is None
+    assert scheduler.deadline(1.0) is None
+
+
+# -- express ----------------------------------------------------------------------------------------
+def test_express_takes_the_lowest_round_trip() -> None:
+    far, near = Line(10_000_000, srtt_s=0.08), Line(10_000_000, srtt_s=0.02)
+    for lines in ([far, near], [near, far]):
+        scheduler: Weighted[Line] = Weighted()
+        scheduler.set_lines(lines)
+        assert scheduler.express(1.0) is near
+        near.blocked = True
+        assert scheduler.express(1.0) is far
+        near.blocked = False
+
+
+def test_express_goes_ahead_of_the_pace_up_to_its_debt() -> None:
+    near, far = Line(8_000_000, srtt_s=0.01), Line(8_000_000, srtt_s=0.05)
+    scheduler: Weighted[Line] = Weighted()
+    scheduler.set_lines([near, far])
+    scheduler.express(1.0)
+    near.pacer.spend(int(near.pacer.tokens))
+    assert scheduler.express(1.0) is near
+    near.pacer.spend(int(1_000_000 * EXPRESS_DEBT_S))
+    assert scheduler.express(1.0) is far
+    far.pacer.spend(int(far.pacer.tokens + 1_000_000 * EXPRESS_DEBT_S))
+    assert scheduler.express(1.0) is None
+    assert scheduler.express(1.0 + EXPRESS_DEBT_S) is near
+
+
+def test_what_is_spent_on_express_is_paid_for() -> None:
+    """A line that carries the express frames gets less of the rest."""
+    near, far = Line(8_000_000, srtt_s=0.01), Line(8_000_000, srtt_s=0.05)
+    load = Load(near, far)
+    load.scheduler.spent(near, 100_000)
+    assert near.served_s == pytest.approx(0.1)
+    load.run(1)
+    assert far.carried - near.carried == pytest.approx(100_000, abs=10 * FRAME_BYTES)

@@ -1,0 +1,309 @@
+"""A frame's way out: packing, queues, turns between streams, and what the links' sockets say."""
+
+import pytest
+from frames import ack, datagram, stream_of, super_frame
+from tunnelends import Datagram, Receiver, Sender
+
+from bondvpn.datapath.outbound import (
+    QUEUE_MAX_BYTES,
+    QUEUE_MIN_BYTES,
+    QUEUE_S,
+    READS_PER_WAKEUP,
+    SMALL_READS_PER_WAKEUP,
+    TURN_CHUNKS,
+)
+from bondvpn.datapath.slab import CHUNK_MAX_BYTES, RUN_MAX, RUN_MAX_BYTES
+from bondvpn.session.link import Sent
+from bondvpn.stats import Drop
+from bondvpn.wire.sealed import DATA_HEADER, DATA_HEADER_LEN
+from bondvpn.wire.transport import OVERHEAD
+
+SLOW_BPS = 5_000_000
+
+
+def opened(runs: list[list[Datagram]]) -> list[tuple[int, int, int, int]]:
+    """(lane, stream, sequence, chunk bytes) of each datagram, in the order they left."""
+    receiver = Receiver()
+    found = []
+
+    def note(lane: object, stream: int, sequence: int, chunks: list[memoryview], *_: object) -> None:
+        found.extend((lane.number, stream, sequence + i, len(one)) for i, one in enumerate(chunks))  # type: ignore[attr-defined]
+
+    receiver.inbound._deliver = note  # type: ignore[method-assign, assignment]
+    for run in runs:
+        receiver.receive_each(one.data for one in run)
+    return found
+
+
+def blocked(sender: Sender, is_blocked: bool = True) -> None:
+    for link in sender.links:
+        link.blocked = is_blocked
+
+
+# -- packing ----------------------------------------------------------------------------------------
+def test_an_idle_tunnel_never_waits_to_fill_a_chunk() -> None:
+    sender = Sender()
+    runs = sender.send([datagram(1, 1, 100)])
+    assert [len(run) for run in runs] == [1]
+    assert len(runs[0][0].data) == OVERHEAD + DATA_HEADER_LEN + 2 + 100
+
+
+def test_small_frames_that_wait_share_chunks() -> None:
+    sender, receiver = Sender(), Receiver()
+    blocked(sender)
+    frames = [datagram(1, i, 128) for i in range(22)]
+    sender.tap.frames.extend(frames)
+    sender.out.on_readable(sender.now)
+    assert sender.out.queued == 22 * 130
+    blocked(sender, False)
+    runs = sender.send([])
+    assert [chunk for *_, chunk in opened(runs)] == [CHUNK_MAX_BYTES, CHUNK_MAX_BYTES]
+    receiver.receive_each(one.data for run in runs for one in run)
+    assert receiver.tap.written == frames
+
+
+def test_a_super_frame_is_cut_into_full_chunks_and_a_rest() -> None:
+    sender = Sender()
+    frame = super_frame(1, 0, 60_000, 1448)
+    found = opened(sender.send([frame]))
+    full, rest = divmod(len(frame) + 2, CHUNK_MAX_BYTES)
+    assert [chunk for *_, chunk in found] == [CHUNK_MAX_BYTES] * full + [rest]
+    assert [sequence for _, _, sequence, _ in found] == list(range(full + 1))
+
+
+def test_the_sequence_wraps() -> None:
+    sender, receiver = Sender(), Receiver()
+    frames = [super_frame(1, i * 9000, 9000, 1448) for i in range(4)]
+    number = stream_of(frames[0])
+    start = 2**32 - 10
+    sender.out._streams[number].sequence = start
+    receiver.reassembly._reorders[number].expected = start
+    for run in sender.send(frames):
+        receiver.receive([one.data for one in run])
+    assert receiver.tap.written == frames
+    assert sender.out._streams[number].sequence < 100
+
+
+# -- bounds -----------------------------------------------------------------------------------------
+def test_a_wakeup_reads_a_bounded_number_of_frames() -> None:
+    sender = Sender()
+    sender.tap.frames.extend(super_frame(1, i * 5000, 5000, 1448) for i in range(100))
+    sender.out.on_readable(sender.now)
+    assert 100 - len(sender.tap.frames) == READS_PER_WAKEUP + 1
+    sender.tap.frames.clear()
+    sender.tap.frames.extend(datagram(1, i, 100) for i in range(200))
+    sender.out.on_readable(sender.now)
+    assert 200 - len(sender.tap.frames) == SMALL_READS_PER_WAKEUP
+
+
+def test_a_run_is_no_longer_than_one_gso_call_takes() -> None:
+    sender = Sender()
+    for capacity in (CHUNK_MAX_BYTES, 1190, 1038):
+        sender.out.set_capacity(capacity)
+        for run in sender.send(super_frame(1, i * 60_000, 60_000, 1448) for i in range(4)):
+            assert len(run) <= RUN_MAX
+            assert sum(len(one.data) for one in run) <= RUN_MAX_BYTES
+
+
+def test_when_no_line_has_room_the_tap_is_not_read_beyond_the_queue() -> None:
+    sender = Sender()
+    sender.out.set_rate(1e6)
+    blocked(sender)
+    sender.tap.frames.extend(super_frame(1, i * 60_000, 60_000, 1448) for i in range(20))
+    for _ in range(5):
+        sender.out.on_readable(sender.now)
+    assert sender.out.full
+    assert QUEUE_MIN_BYTES <= sender.out.queued <= QUEUE_MIN_BYTES + 65_535
+    assert sender.tap.frames
+    blocked(sender, False)
+    sender.out.dispatch(sender.now)
+    assert not sender.out.full
+    assert sender.out.queued == 0
+
+
+def test_the_queue_is_bounded_by_slots_too() -> None:
+    """One tiny frame a stream and chunk: bytes alone would not say that the slots are out."""
+    sender = Sender()
+    sender.out.set_rate(None)
+    blocked(sender)
+    flows = {stream_of(datagram(flow, 0, 60)): flow for flow in range(200)}
+    sender.tap.frames.extend(datagram(flow, i, 1514) for i in range(300) for flow in flows.values())
+    for _ in range(500):
+        sender.out.on_readable(sender.now)
+    assert sender.out.full
+    assert sender.drops.as_dict() == {}
+    left = len(sender.tap.frames)
+    blocked(sender, False)
+    sender.send([])
+    assert left > 0
+    assert not sender.out.full
+
+
+@pytest.mark.parametrize(
+    ("rate", "limit"),
+    [
+        (None, QUEUE_MAX_BYTES),
+        (1e6, QUEUE_MIN_BYTES),
+        (100e6, int(100e6 / 8 * QUEUE_S)),
+        (100e9, QUEUE_MAX_BYTES),
+    ],
+)
+def test_the_queue_is_a_time_of_the_lines_sum(rate: float | None, limit: int) -> None:
+    sender = Sender()
+    sender.out.set_rate(rate)
+    assert sender.out.queue_limit == limit
+
+
+def test_what_nobody_carries_is_dropped_and_counted() -> None:
+    sender = Sender()
+    sender.tap.frames.extend(datagram(1, i, 100) for i in range(SMALL_READS_PER_WAKEUP + 5))
+    sender.out.discard()
+    assert sender.drops.as_dict() == {"queue": SMALL_READS_PER_WAKEUP}
+    sender.out.discard()
+    assert sender.drops.as_dict() == {"queue": SMALL_READS_PER_WAKEUP + 5}
+    assert sender.taken() == []
+
+
+def test_a_new_session_forgets_what_waited_for_the_old_one() -> None:
+    sender, receiver = Sender(), Receiver()
+    blocked(sender)
+    sender.tap.frames.extend([super_frame(1, 0, 60_000, 1448), ack(1, 1)])
+    sender.out.on_readable(sender.now)
+    sender.out.reset()
+    assert sender.out.queued == 0
+    blocked(sender, False)
+    frame = super_frame(1, 60_000, 60_000, 1448)
+    for run in sender.send([frame]):
+        receiver.receive([one.data for one in run])
+    assert receiver.tap.written == [frame]
+
+
+# -- turns ------------------------------------------------------------------------------------------
+def test_streams_take_turns() -> None:
+    sender = Sender(rate_bps=SLOW_BPS)
+    first, second = super_frame(1, 0, 60_000, 1448), super_frame(2, 0, 60_000, 1448)
+    assert stream_of(first) != stream_of(second)
+    found = opened(sender.send([first, second]))
+    order = [stream for _, stream, _, _ in found]
+    run = longest = 1
+    for before, now in zip(order, order[1:], strict=False):
+        run = run + 1 if now == before else 1
+        longest = max(longest, run)
+    assert len(set(order)) == 2
+    assert longest <= 2 * TURN_CHUNKS + RUN_MAX // 2  # while only the first was there
+    assert order[-2 * TURN_CHUNKS :] != [order[-1]] * 2 * TURN_CHUNKS
+
+
+def test_express_goes_before_what_waits() -> None:
+    sender = Sender(rate_bps=SLOW_BPS)
+    sender.tap.frames.extend(super_frame(1, i * 60_000, 60_000, 1448) for i in range(3))
+    sender.out.on_readable(sender.now)
+    waiting = sender.out.queued
+    sender.taken()
+    assert waiting
+    sender.tap.frames.append(ack(1, 1))
+    sender.out.on_readable(sender.now)
+    found = opened(sender.taken())
+    assert [stream for _, stream, _, _ in found] == [0]
+    assert sender.out.queued == waiting
+
+
+def test_express_takes_the_line_of_the_lowest_round_trip() -> None:
+    sender = Sender(2)
+    sender.links[0].liveness.rtt.add(0.08)
+    sender.links[1].liveness.rtt.add(0.02)
+    runs = sender.send([ack(1, i) for i in range(5)])
+    assert {one.address for run in runs for one in run} == {1}
+
+
+def test_a_flow_uses_all_lines_by_their_rates() -> None:
+    sender = Sender(2, strict=True)
+    for link, rate in zip(sender.links, (10_000_000, 30_000_000), strict=True):
+        link.set_send_rate(rate)
+    sender.scheduler.set_lines(sender.links)
+    runs = sender.send([super_frame(1, i * 60_000, 60_000, 1448) for i in range(40)])
+    sent = [sum(len(one.data) for run in runs for one in run if one.address == i) for i in (0, 1)]
+    assert sent[1] / sent[0] == pytest.approx(3, rel=0.05)
+
+
+# -- nonces -----------------------------------------------------------------------------------------
+def test_no_lane_uses_a_counter_twice_and_none_is_left_out() -> None:
+    sender = Sender(3, rate_bps=SLOW_BPS)
+    frames = [super_frame(1 + i % 3, i * 9000, 9000, 1448) for i in range(30)] + [ack(1, i) for i in range(20)]
+    runs = sender.send(frames)
+    sender.links[1].send_control(sender.links[1].send_lane.seal(b"\3" + bytes(6)), sender.now)
+    runs += sender.send(frames[:3]) + sender.taken()
+    for link in sender.links:
+        counters = [int.from_bytes(one.data[8:16], "big") for run in runs for one in run if one.address == link.number]
+        assert sorted(counters) == list(range(link.send_lane.counter))
+
+
+def test_the_send_time_is_in_the_header() -> None:
+    sender, receiver = Sender(), Receiver()
+    seen: list[int] = []
+    sender.now = 123.456
+    runs = sender.send([super_frame(1, 0, 9000, 1448), ack(1, 1)])
+    receiver.inbound._deliver = lambda *a: None  # type: ignore[method-assign]
+    for run in runs:
+        for one in run:
+            receiver.receive([one.data])
+            row = receiver.inbound._slab.rows[receiver.inbound._slab.next - 1]
+            seen.append(DATA_HEADER.unpack_from(row)[3])
+    assert set(seen) == {int(123.456 / 16e-6) & 0xFFFF}
+
+
+# -- links ------------------------------------------------------------------------------------------
+def test_what_a_full_socket_does_not_take_is_sent_when_it_does() -> None:
+    sender, receiver = Sender(), Receiver()
+    sender.socket.room = 10
+    frames = [super_frame(1, 0, 60_000, 1448), super_frame(1, 60_000, 3000, 1448)]
+    sender.tap.frames.extend(frames)
+    sender.out.on_readable(sender.now)
+    link = sender.links[0]
+    assert sender.observer.heard == ["busy", "blocked"]
+    assert link.blocked
+    assert sender.scheduler.next(sender.now) is None
+    sender.socket.room = 5
+    link.flush(sender.now)
+    assert link.blocked
+    sender.socket.room = None
+    link.flush(sender.now)
+    assert not link.blocked
+    runs = sender.taken() + sender.send([])
+    receiver.receive_each(one.data for run in runs for one in run)
+    assert receiver.tap.written == frames
+    assert sender.drops.as_dict() == {}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "heard"), [(Sent.DOWN, "failed: Network is unreachable"), (Sent.TOO_BIG, "too big")]
+)
+def test_what_the_kernel_will_not_send_is_counted_and_told(outcome: Sent, heard: str) -> None:
+    sender = Sender()
+    sender.socket.fails = outcome
+    sender.tap.frames.append(super_frame(1, 0, 9000, 1448))
+    sender.out.on_readable(sender.now)
+    assert heard in sender.observer.heard
+    assert sender.drops.counts[Drop.SOCKET] == 7
+    assert not sender.links[0].blocked
+
+
+def test_a_link_without_a_path_drops_and_counts() -> None:
+    sender = Sender()
+    sender.links[0].path = None
+    sender.tap.frames.append(super_frame(1, 0, 9000, 1448))
+    sender.out.on_readable(sender.now)
+    assert sender.drops.counts[Drop.SOCKET] == 7
+    sender.links[0].blocked, sender.links[0].unsent = True, (b"x", 1)
+    sender.links[0].flush(sender.now)
+    assert not sender.links[0].blocked
+
+
+def test_counters_count_ethernet_frames() -> None:
+    sender = Sender()
+    runs = sender.send([super_frame(1, 0, 9000, 1448)])
+    datagrams = [one.data for run in runs for one in run]
+    link = sender.links[0]
+    assert link.tx_datagrams == len(datagrams)
+    assert link.tx_bytes == sum(len(one) + 28 + 14 for one in datagrams)
+    assert (sender.out.frames, sender.out.bytes) == (1, 9054)
