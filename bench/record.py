@@ -136,7 +136,7 @@ def circumstances(command: str, runs: int) -> dict[str, Any]:
         "command": command,
         "runs": runs,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _git("rev-parse", "--short=12", "HEAD"),
+        "commit": _git("rev-parse", "--short=12", "HEAD") or "unknown",
         "dirty": bool(_git("status", "--porcelain", "--", *MEASURED)),
         "kernel": platform.release(),
         "cpu": next((row.split(":")[1].strip() for row in cpuinfo if row.startswith("model name")), "?"),
