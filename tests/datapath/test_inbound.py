@@ -137,7 +137,12 @@ def test_a_record_too_short_for_a_frame(length: int) -> None:
 
 def test_a_virtio_header_that_is_not_safe() -> None:
     receiver, sender = Receiver(), Sender()
-    for header in (b"\0\1" + bytes(8), b"\1\1\0\0\1\0\0\0\0\0", b"\1\xff" + bytes(8), b"\0\0\xff\xff" + bytes(6)):
+    for header in (
+        b"\0\1" + bytes(8),
+        b"\1\1\0\0\1\0\0\0\0\0",
+        b"\1\xff" + bytes(8),
+        b"\0\0\xff\xff" + bytes(6),
+    ):
         frame = header + datagram(1, 1, 200)[10:]
         receiver.receive([sealed_by(sender, data(0, 0, record(frame)))])
     expect(receiver, virtio=4)
@@ -267,8 +272,7 @@ def test_sequences_that_wrap_within_a_run() -> None:
     receiver.reassembly._reorders[1].expected = start
     frames = [datagram(1, i, 500) for i in range(8)]
     run = [
-        sealed_by(sender, data(1, (start + i) & 0xFFFFFFFF, record(frame)))
-        for i, frame in enumerate(frames)
+        sealed_by(sender, data(1, (start + i) & 0xFFFFFFFF, record(frame))) for i, frame in enumerate(frames)
     ]
     with np.errstate(all="raise"):
         receiver.receive(run)

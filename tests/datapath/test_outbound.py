@@ -229,12 +229,16 @@ def test_a_flow_uses_all_lines_by_their_rates() -> None:
 # -- nonces -----------------------------------------------------------------------------------------
 def test_no_lane_uses_a_counter_twice_and_none_is_left_out() -> None:
     sender = Sender(3, rate_bps=SLOW_BPS)
-    frames = [super_frame(1 + i % 3, i * 9000, 9000, 1448) for i in range(30)] + [ack(1, i) for i in range(20)]
+    frames = [super_frame(1 + i % 3, i * 9000, 9000, 1448) for i in range(30)] + [
+        ack(1, i) for i in range(20)
+    ]
     runs = sender.send(frames)
     sender.links[1].send_control(sender.links[1].send_lane.seal(b"\3" + bytes(6)), sender.now)
     runs += sender.send(frames[:3]) + sender.taken()
     for link in sender.links:
-        counters = [int.from_bytes(one.data[8:16], "big") for run in runs for one in run if one.address == link.number]
+        counters = [
+            int.from_bytes(one.data[8:16], "big") for run in runs for one in run if one.address == link.number
+        ]
         assert sorted(counters) == list(range(link.send_lane.counter))
 
 

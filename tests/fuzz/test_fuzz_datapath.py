@@ -1,4 +1,4 @@
-"""Seeded mutations of genuine datagrams, and authentic nonsense, into both ends: nothing raises, the tunnel lives."""
+"""Seeded mutations of genuine datagrams, and authentic nonsense: nothing raises, the tunnel lives."""
 
 import random
 
@@ -37,7 +37,9 @@ def test_mutations_of_what_both_ends_sent_change_nothing(seed: int) -> None:
     world = World([Line(0), Line(1)], seed=seed)
     client, server = world.start()
     world.wait(world.all_active, 5)
-    frames = [super_frame(1, i * 5000, 5000, 1448) for i in range(20)] + [datagram(2, i, 300) for i in range(20)]
+    frames = [super_frame(1, i * 5000, 5000, 1448) for i in range(20)] + [
+        datagram(2, i, 300) for i in range(20)
+    ]
     client.tap.frames.extend(frames)
     server.tap.frames.extend(frames)
     world.run(1)

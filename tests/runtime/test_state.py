@@ -40,7 +40,9 @@ def test_the_file_is_the_last_stamp_and_its_directory_is_roots(clock: list[float
 
 
 @pytest.mark.parametrize("content", [b"", b"short", bytes(40), b"\xff" * 12, b"\0" * 8 + b"\xff" * 4])
-def test_a_damaged_file_does_not_stop_the_program(clock: list[float], directory: Path, content: bytes) -> None:
+def test_a_damaged_file_does_not_stop_the_program(
+    clock: list[float], directory: Path, content: bytes
+) -> None:
     directory.mkdir()
     (directory / "bond0.timestamp").write_bytes(content)
     file = TimestampFile("bond0")

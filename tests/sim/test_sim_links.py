@@ -71,7 +71,7 @@ def test_alone_it_takes_longer() -> None:
     assert took >= 0.5
 
 
-@pytest.mark.parametrize("away_s", [0.6, 2.9, 3.5, 10.0, 100.0])
+@pytest.mark.parametrize("away_s", [0.6, 2.9, 3.5, 10.0, 40.0])
 def test_a_line_that_comes_back_is_used_within_three_seconds(away_s: float) -> None:
     world = opened()
     keep_busy(world, away_s + 10)

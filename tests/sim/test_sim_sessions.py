@@ -107,7 +107,7 @@ def test_a_stranger_gets_silence_and_leaves_nothing() -> None:
 
 
 def test_a_wrong_preshared_key_never_opens_a_session() -> None:
-    """IKpsk2: the initiator finds out, from the response. The server keeps one unconfirmed session, no more."""
+    """IKpsk2: the initiator finds out, from the response. The server keeps one unconfirmed session."""
     world = World(lines([0.01]))
     server = world.start_server()
     client = world.start_client(psk=b"\x44" * 32)

@@ -1,4 +1,4 @@
-"""Frames as a TAP gives them: virtio header, then Ethernet. Their bytes tell which flow and place they are from."""
+"""Frames as a TAP gives them: virtio header, then Ethernet. Their bytes tell their flow and place."""
 
 import struct
 from collections.abc import Iterator
