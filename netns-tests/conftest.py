@@ -1,0 +1,98 @@
+"""Fixtures of the namespace tests: a lab with bondvpn running in it.
+
+What a test looks at while it runs is in `observe`.
+"""
+
+import contextlib
+import fcntl
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bondvpn.lab.shape import Line
+from bondvpn.lab.topology import RUNTIME_DIR, Lab
+from bondvpn.lab.tunnel import Configs, Tunnel, write_configs
+
+sys.path.insert(0, str(Path(__file__).parent))  # importmode=importlib does not: for `observe`
+
+PREFIX = "bvnet"
+
+
+@dataclass
+class Bond:
+    """A lab, the configuration of its tunnel, and the tunnel (started unless a test wants to do it)."""
+
+    lab: Lab
+    configs: Configs
+    tunnel: Tunnel
+
+
+@pytest.fixture(scope="session")
+def _this_machine() -> Iterator[None]:
+    """Root, and the only run on this machine: the namespaces' names are the same in every run, so that each
+    removes what a killed one left. The kernel drops the lock with its process."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root and network namespaces")
+    RUNTIME_DIR.mkdir(parents=True, exist_ok=True)
+    with (RUNTIME_DIR / f"{PREFIX}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def _bond(
+    directory: Path, lines: Sequence[Line], prepare: Callable[[Bond], None] | None, start: bool, settings: Any
+) -> Iterator[Bond]:
+    with contextlib.ExitStack() as stack:
+        lab = stack.enter_context(Lab(lines, prefix=PREFIX))
+        configs = write_configs(lab, directory, **settings)
+        bond = Bond(lab, configs, Tunnel(lab, configs))
+        if prepare is not None:
+            prepare(bond)
+        stack.callback(bond.tunnel.__exit__)
+        stack.callback(_show_logs, bond.tunnel)
+        if start:
+            bond.tunnel.__enter__()
+        yield bond
+
+
+def _show_logs(tunnel: Tunnel) -> None:
+    """pytest shows this for tests that failed."""
+    print(f"--- client ---\n{tunnel.client_log}\n--- server ---\n{tunnel.server_log}")
+
+
+def _factory(stack: contextlib.ExitStack, directories: Callable[[], Path]) -> Callable[..., Bond]:
+    def build(
+        lines: Sequence[Line],
+        *,
+        prepare: Callable[[Bond], None] | None = None,
+        start: bool = True,
+        **settings: Any,
+    ) -> Bond:
+        return stack.enter_context(_bond(directories(), lines, prepare, start, settings))
+
+    return build
+
+
+@pytest.fixture
+def bond_over(_this_machine: None, tmp_path: Path) -> Iterator[Callable[..., Bond]]:
+    """`bond_over(lines, prepare=None, start=True, **settings)` builds one for this test.
+
+    `settings` as for `lab.tunnel.write_configs`; `prepare` sees the bond before it starts.
+    """
+    with contextlib.ExitStack() as stack:
+        yield _factory(stack, lambda: tmp_path / "etc")
+
+
+@pytest.fixture(scope="module")
+def shared_bond_over(
+    _this_machine: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Bond]]:
+    """The same for a module's own fixture, when its tests leave the bond as they found it."""
+    with contextlib.ExitStack() as stack:
+        yield _factory(stack, lambda: tmp_path_factory.mktemp("etc"))
