@@ -1,5 +1,7 @@
 """A frame's way out: packing, queues, turns between streams, and what the links' sockets say."""
 
+from itertools import pairwise
+
 import pytest
 from frames import ack, datagram, stream_of, super_frame
 from tunnelends import Datagram, Receiver, Sender
@@ -69,6 +71,25 @@ def test_a_super_frame_is_cut_into_full_chunks_and_a_rest() -> None:
     full, rest = divmod(len(frame) + 2, CHUNK_MAX_BYTES)
     assert [chunk for *_, chunk in found] == [CHUNK_MAX_BYTES] * full + [rest]
     assert [sequence for _, _, sequence, _ in found] == list(range(full + 1))
+
+
+@pytest.mark.parametrize("capacity", [CHUNK_MAX_BYTES - 30, CHUNK_MAX_BYTES])
+def test_a_frames_chunks_are_of_one_size_though_the_path_mtu_changed(capacity: int) -> None:
+    """The receiver counts on it: it tells by the first one how much a missing one held."""
+    sender = Sender()
+    sender.out.set_capacity(CHUNK_MAX_BYTES - 10)
+    blocked(sender)
+    first, second = super_frame(1, 0, 2000, 1448), super_frame(1, 2000, 9000, 1448)
+    sender.tap.frames.append(first)
+    sender.out.on_readable(sender.now)
+    sender.out.set_capacity(capacity)
+    sender.tap.frames.append(second)
+    sender.out.on_readable(sender.now)
+    blocked(sender, False)
+    sizes = [size for *_, size in opened(sender.send([]))]
+    full, rest = divmod(len(second) + 2, capacity)
+    before = CHUNK_MAX_BYTES - 10
+    assert sizes == [before, len(first) + 2 - before, *[capacity] * full, rest]
 
 
 def test_the_sequence_wraps() -> None:
@@ -186,7 +207,7 @@ def test_streams_take_turns() -> None:
     found = opened(sender.send([first, second]))
     order = [stream for _, stream, _, _ in found]
     run = longest = 1
-    for before, now in zip(order, order[1:], strict=False):
+    for before, now in pairwise(order):
         run = run + 1 if now == before else 1
         longest = max(longest, run)
     assert len(set(order)) == 2

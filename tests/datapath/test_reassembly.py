@@ -171,6 +171,23 @@ def test_no_chunks_of_a_peer_make_it_raise(arrivals: list[tuple[int, int, bytes,
     assert bench.reassembly.deadline == float("inf")
 
 
+def test_behind_a_hole_chunks_of_another_size_are_not_trusted() -> None:
+    """How much the missing one held is then unknown: what follows would be shifted."""
+    frame = super_frame(1, 0, 9000, 500)
+    bench = Bench(frame)
+    wire = b"".join(chunk for chunk, _ in bench.chunks)
+    bench.give(0, 1)
+    at = 3000 - 40  # chunk 2 is lost; it and all behind it were 960 bytes long
+    for place in range(3, 10):
+        chunk = wire[at : at + 960]
+        at += 960
+        bench.reassembly.receive_run(STREAM, place, [memoryview(chunk)], [NO_RECORD], 0.0)
+    bench.reassembly.poll(HOLD_S)
+    got = [piece for one in bench.tap.written for piece in segments(one)]
+    assert got == list(segments(frame))[: len(got)]
+    assert len(got) == 3
+
+
 def test_streams_do_not_hold_each_other_up() -> None:
     bench = Bench(datagram(1, 1, 200), datagram(1, 2, 200), size=202)
     bench.give(1)

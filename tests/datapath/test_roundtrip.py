@@ -193,6 +193,28 @@ def test_frames_outlive_many_turns_of_the_ring() -> None:
     assert by_stream(receiver.tap.written) == by_stream([*frames, slow])
 
 
+@pytest.mark.parametrize("limit", [400_000, 2_800_000])
+def test_a_queue_that_never_empties_goes_round_its_ring_unharmed(limit: int) -> None:
+    """12 MB through 2.9 MB of slots while chunks of every stream wait, express passing by all the time."""
+    sender, receiver = Sender(2, rate_bps=400_000_000), Receiver()
+    sender.out.queue_limit = limit
+    frames: list[bytes] = []
+    for i in range(300):
+        frames.append(super_frame(1 + i % 5, i * 40_000, 40_000 - 7 * i, 1448))
+        frames.append(datagram(1 + i % 9, i, 60 + i % 1400))
+        frames.append(ack(1, i))
+    waited = 0
+    sender.tap.frames.extend(frames)
+    while sender.tap.frames or sender.out.queued:
+        sender.out.on_readable(sender.now)
+        waited = max(waited, sender.out.queued)
+        sender.now += 0.001
+        for run in sender.taken():
+            receiver.receive([one.data for one in run])
+    assert waited >= 0.7 * limit
+    assert by_stream(receiver.tap.written) == by_stream(frames)
+
+
 def test_what_is_held_behind_a_gap_outlives_the_ring() -> None:
     sender, receiver = Sender(), Receiver()
     waiting = datagrams_of(sender, [super_frame(1, 0, 60_000, 1448)])
@@ -381,7 +403,7 @@ def test_a_lost_chunk_costs_the_segments_it_held_and_no_more() -> None:
 
 
 def test_frames_in_the_shadow_of_a_path_mtu_change_are_not_misread() -> None:
-    """A frame that begins in the tail of one filled at a larger size: a chunk missing later was of the new size."""
+    """A frame behind one filled at a larger size: the chunk that is missing was of the new size."""
     for missing in range(2, 12):
         sender, receiver = Sender(rate_bps=SLOW_BPS), Receiver()
         blocker = [datagram(9, i, 1514) for i in range(80)]

@@ -232,9 +232,16 @@ def test_a_response_proves_only_the_address_it_came_from() -> None:
     server_link = world.server.link(1)
     world.wait(lambda: server_link.liveness.state is LinkState.JOINING, 1.2)
     answer = link.send_lane.seal(b"\6" + server_link.challenge)
+    reserved = link.send_lane.counter
+    link.send_lane.counter += 1
     stolen = link.send_lane.seal(b"\3" + bytes(6))
     world.inject(stolen, line, to_server=True, source=victim)
     world.inject(answer, line, to_server=True)
+    world.run(0.001)
+    lane = link.send_lane
+    later, lane.counter = lane.counter, reserved
+    world.inject(lane.seal(b"\6" + server_link.challenge), line, to_server=True)  # of the victim's challenge
+    lane.counter = later
     world.run(0.001)
     assert server_link.path.address == victim
     assert server_link.liveness.state is LinkState.JOINING

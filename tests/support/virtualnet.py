@@ -3,7 +3,7 @@
     client --- line 0 --- server        each line: delay, jitter, loss, duplication, MTU, and a NAT that may
            --- line 1 ---               give the client another port
 
-A `World` moves time from event to event: a datagram arrives, or a deadline is due that an end named itself. So
+A `World` moves time from event to event: a datagram arrives, or a deadline is due that an end named. So
 a deadline that is missing shows as something that never happens.
 """
 
