@@ -117,7 +117,7 @@ class _Show:
         """All of it but the removal; raises SystemFault where something other than the bond fails."""
         names = " + ".join(f"{line.name} {line.down.rate_bps / 1e6:g}" for line in DEMO
                            if line.down is not None and line.down.rate_bps is not None)  # fmt: skip
-        self._say(f"{names} Mbit/s; first plain TCP ({CONGESTION}) on each alone")
+        self._say(f"{names} Mbit/s; first plain TCP ({CONGESTION}) on each")
         alone = self._each_alone()
         directory = self._made.enter_context(tempfile.TemporaryDirectory(prefix="bondvpn-demo-"))
         configs = write_configs(self._lab, Path(directory), scheduler=SCHEDULER)
@@ -292,7 +292,12 @@ def _require(user: int, tun: Path, path: str) -> None:
 def _circumstances(plan: Plan) -> dict[str, Any]:
     return {
         "lines": [
-            {"name": line.name, "up": line.up.as_dict(), "down": line.down.as_dict()}
+            {
+                "name": line.name,
+                "down_mbit": (line.down.rate_bps or 0.0) / 1e6,
+                "up_mbit": (line.up.rate_bps or 0.0) / 1e6,
+                "delay_ms": line.down.delay_s * 1e3,
+            }
             for line in DEMO
             if line.up is not None and line.down is not None
         ],

@@ -5,7 +5,7 @@ import functools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ class Transfer(threading.Thread):
 
 
 class Watch:
-    """Keeps a view up to date by asking the emulator and the client's control socket."""
+    """Keeps a view up to date by asking the emulator and both control sockets."""
 
     SAMPLE_S = 0.1
     FIRST_WINDOW_BYTES = 30_000  # twice TCP's first flight (RFC 6928): more than handshakes and probes
@@ -65,7 +65,7 @@ class Watch:
         """The line that is cut, if any."""
         self._lab = lab
         self._view = view
-        self._status: Path | None = None
+        self._sockets: tuple[Path, Path] | None = None
         self._status_due = 0.0
         self._said: dict[str, str] = {}
         self._carried: deque[tuple[float, dict[str, int]]] = deque()
@@ -73,7 +73,8 @@ class Watch:
 
     def follow(self, tunnel: Tunnel) -> None:
         """From now on show what this tunnel says."""
-        self._status = Path(tunnel.environment("client")["BONDVPN_RUNTIME_DIR"]) / "bond0.sock"
+        directories = [Path(tunnel.environment(end)["BONDVPN_RUNTIME_DIR"]) for end in ("client", "server")]
+        self._sockets = directories[0] / "bond0.sock", directories[1] / "server.sock"
         self._view.inside = 0.0
 
     def total_bytes(self) -> int:
@@ -91,31 +92,33 @@ class Watch:
             self._view.carried = {
                 name: (count - before[name]) * 8 / (now - then) for name, count in after.items()
             }
-        events = self._ask(now) if self._status is not None and now >= self._status_due else []
+        events = self._ask(now) if self._sockets is not None and now >= self._status_due else []
         if self.pulled is not None:
             self._view.states[self.pulled] = "PULLED"
         return events
 
     def _ask(self, now: float) -> list[str]:
         self._status_due = now + self.STATUS_EVERY_S
-        reply = None
         # A process that is busy, starting or ending has nothing to say now; the transfer shows how it does.
         with contextlib.suppress(SystemFault):
-            reply = control.ask(self._status, "status", timeout_s=1.0) if self._status else None
-        if not reply or not reply.get("tunnels"):
-            return []
-        return self._note(reply["tunnels"][0], now)
+            replies = [control.ask(path, "status", timeout_s=1.0) for path in self._sockets or ()]
+            tunnels = [reply["tunnels"][0] for reply in replies if reply and reply.get("tunnels")]
+            if len(tunnels) == 2:
+                return self._note(tunnels[0]["tap"]["tx_bytes"], tunnels[1]["links"], now)
+        return []
 
-    def _note(self, tunnel: dict[str, Any], now: float) -> list[str]:
-        self._inside.append((now, tunnel["tap"]["tx_bytes"]))
+    def _note(self, delivered: int, links: Sequence[dict[str, Any]], now: float) -> list[str]:
+        """`delivered`: bytes that left the tunnel at the gateway. `links`: as the server sees them, since it
+        sends and so chooses the line."""
+        self._inside.append((now, delivered))
         _forget(self._inside, now - 2 * self.STATUS_EVERY_S)
         (then, before), (_, after) = self._inside[0], self._inside[-1]
         if now > then:
             self._view.inside = (after - before) * 8 / (now - then)
             self._view.history.append(self._view.inside)
-        self._view.states = {link["name"]: link["state"] for link in tunnel["links"]}
+        self._view.states = {link["name"]: link["state"] for link in links}
         events = []
-        for link in tunnel["links"]:
+        for link in links:
             name, state = link["name"], link["state"]
             if self._said.get(name, state) != state:
                 why = f" ({link['reason']})" if link["reason"] and state != "active" else ""

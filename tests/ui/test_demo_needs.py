@@ -78,23 +78,20 @@ def test_a_forked_child_does_not_unwind_the_parents_stack() -> None:
     assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGTERM
 
 
-def _tunnel(state: str, reason: str, tx_bytes: int) -> dict[str, Any]:
-    return {"tap": {"tx_bytes": tx_bytes}, "links": [{"name": "lte", "state": state, "reason": reason}]}
+def _links(state: str, reason: str = "") -> list[dict[str, Any]]:
+    return [{"name": "lte", "state": state, "reason": reason}]
 
 
 def test_only_changes_of_a_link_are_told() -> None:
     view = View(DEMO)
     watch = Watch(None, view)  # type: ignore[arg-type]  # never asked here
-    assert watch._note(_tunnel("active", "", 0), 10.0) == []
-    assert watch._note(_tunnel("active", "", 1_000_000), 10.5) == []
+    assert watch._note(0, _links("active"), 10.0) == []
+    assert watch._note(1_000_000, _links("active"), 10.5) == []
     assert view.inside == pytest.approx(16e6)
-    assert watch._note(_tunnel("stalled", "no answer for 146 ms", 1_000_000), 11.0) == [
-        "bondvpn: lte is stalled (no answer for 146 ms)"
-    ]
+    silent = "no answer for 146 ms"
+    assert watch._note(1_000_000, _links("stalled", silent), 11.0) == [f"bondvpn: lte is stalled ({silent})"]
     assert view.states == {"lte": "stalled"}
-    assert watch._note(_tunnel("active", "no answer for 146 ms", 1_000_000), 11.5) == [
-        "bondvpn: lte is active"
-    ]
+    assert watch._note(1_000_000, _links("active", silent), 11.5) == ["bondvpn: lte is active"]
     assert view.inside == 0
     assert len(view.history) == 3
 

@@ -3,7 +3,7 @@
 import io
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
@@ -76,6 +76,7 @@ def test_sparks_are_one_cell_each(rates: list[float], full: float) -> None:
     assert sparks([0.0, full, 9 * full], full) == "▁██"
 
 
+@example("long " * 30)
 @given(st.text(max_size=120))
 def test_any_title_stays_on_its_line(title: str) -> None:
     printable = "".join(c for c in title if c.isprintable())
