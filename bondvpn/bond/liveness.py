@@ -14,7 +14,9 @@ at the busy pace, so that a link dies as fast when nobody is looking.
     ACTIVE     moved       JOINING     (the peer's address changed: prove it again)
     STALLED    answering   ACTIVE
     STALLED    aged        DEAD
+    STALLED    moved       JOINING
     DEAD       answering   ACTIVE
+    DEAD       moved       JOINING
     any        no path     DOWN
 """
 
@@ -62,7 +64,7 @@ PROBE_IDLE_SERVER_S = 3.0  # links are the client's to keep; each probe costs 0.
 PROBE_EARLY_S = 0.2  # an idle probe may leave with another link's: one wake-up for all
 PROBE_DEAD_S = 0.25
 BUSY_FOR_S = 1.0  # after the last data
-PROBES_LOST = 3  # at 1 % random loss: once in 10^6 probes, 21 hours of full load
+PROBES_LOST = 3  # at 1 % random loss each way: by chance once in 2.6 h of full load, for 0.4 s
 TIMEOUT_FLOOR_S = 0.060  # design.md, 5: 60 ms + srtt + 4 rttvar
 ALONE_S = 0.5  # no other link to compare with
 DEAD_AFTER_S = 3.0

@@ -201,7 +201,7 @@ class UdpSocket:
         self.last_error = error.strerror or str(error)
         if error.errno == errno.EMSGSIZE:
             return Sent.TOO_BIG
-        if error.errno == errno.ENOBUFS:
+        if error.errno in {errno.ENOBUFS, errno.ENOMEM}:
             return Sent.BLOCKED
         if error.errno in _DOWN:
             return Sent.DOWN
