@@ -41,7 +41,7 @@ def tcp(options: int = 12) -> bytes:
 UDP = struct.pack(">HHHH", 5, 6, 8, 0)
 
 
-def super_frame(  # noqa: PLR0917
+def super_frame(
     gso_type: int, headers: bytes, l4: int, payload: int, gso_size: int, csum_offset: int
 ) -> bytearray:
     header = struct.pack("<BBHHHH", 1, gso_type, len(headers), gso_size, l4, csum_offset)
