@@ -61,7 +61,8 @@ def test_a_silent_line_stops_nothing_and_comes_back(bond: Any, upload: bool) -> 
         assert "no answer" in down["reason"]
         assert seen["tunnels"][0]["state"] == "up"
         flow.flows(5_000_000)
-        assert flow.silence_s(since=cut_at) < SILENCE_MAX_S
+        silence_s = flow.silence_s(since=cut_at)
+        assert silence_s < SILENCE_MAX_S
         alone_since = time.monotonic()
         flow.flows(6_000_000)
         assert flow.bits_per_second(alone_since, time.monotonic()) > 0.6 * ONE_LINE_BPS
@@ -69,7 +70,8 @@ def test_a_silent_line_stops_nothing_and_comes_back(bond: Any, upload: bool) -> 
         before = links(bond.tunnel, sender)["a"]["tx_bytes"]
         back_at = time.monotonic()
         bond.lab.restore("a")
-        seconds_until(lambda: all_active(bond.tunnel, bond.lab), RETURN_MAX_S, "a is used again")
+        back_s = seconds_until(lambda: all_active(bond.tunnel, bond.lab), RETURN_MAX_S, "a is used again")
+        print(f"silent for {silence_s:.2f} s after the cut; used again {back_s:.2f} s after its return")
         assert links(bond.tunnel, "client")["a"]["reason"] == ""
         left_s = RETURN_MAX_S - (time.monotonic() - back_at)
         eventually(
