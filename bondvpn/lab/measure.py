@@ -69,10 +69,15 @@ def tcp(
     parallel: int = 1,
     omit_s: int = 0,
     interval_s: float = 1.0,
+    at_most_bps: float | None = None,
 ) -> TcpResult:
-    """Send TCP from gw to `address` on srv, or back when `reverse`. Raises SystemFault when iperf3 fails."""
+    """Send TCP from gw to `address` on srv, or back when `reverse`; `at_most_bps` bounds each flow.
+
+    Raises SystemFault when iperf3 fails.
+    """
     options = ["-C", congestion, "-t", f"{seconds:g}", "-O", str(omit_s), "-P", str(parallel)]
     options += ["-i", f"{interval_s:g}", *(["-R"] if reverse else []), *(["-B", bind] if bind else [])]
+    options += ["-b", f"{at_most_bps:.0f}"] if at_most_bps else []
     report = _iperf3(lab, address, options, seconds + omit_s)
     end = report["end"]
     cpu = end["cpu_utilization_percent"]
@@ -114,6 +119,7 @@ def udp(
         str(payload_bytes),
     ]
     options += [*(["-R"] if reverse else []), *(["-B", bind] if bind else [])]
+    options += ["-b", f"{at_most_bps:.0f}"] if at_most_bps else []
     report = _iperf3(lab, address, options, seconds)
     # The first second has an empty queue to fill and the last one drains it.
     steady = (report if reverse else report["server_output_json"])["intervals"][1:-1]
