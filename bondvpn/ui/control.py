@@ -17,7 +17,7 @@ from bondvpn.linux.journal import runtime_dir
 
 TIMEOUT_S = 3.0
 _REPLY_BYTES_MAX = 16 << 20  # far above a server with thousands of clients
-_STALE = {errno.ECONNREFUSED, errno.ENOENT}
+_STALE = {errno.ECONNREFUSED, errno.ENOENT, errno.EPIPE, errno.ECONNRESET}
 
 
 def socket_path(name: str) -> Path:
