@@ -48,6 +48,11 @@ class Endpoint(NamedTuple):
     """IPv4 or IPv6 address without brackets, or a host name."""
     port: int
 
+    @property
+    def ipv6(self) -> bool:
+        """Whether `host` is an IPv6 address."""
+        return ":" in self.host
+
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 

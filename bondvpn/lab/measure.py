@@ -119,7 +119,6 @@ def udp(
         str(payload_bytes),
     ]
     options += [*(["-R"] if reverse else []), *(["-B", bind] if bind else [])]
-    options += ["-b", f"{at_most_bps:.0f}"] if at_most_bps else []
     report = _iperf3(lab, address, options, seconds)
     # The first second has an empty queue to fill and the last one drains it.
     steady = (report if reverse else report["server_output_json"])["intervals"][1:-1]

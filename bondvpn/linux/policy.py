@@ -166,9 +166,9 @@ def install(wanted: Plan, netlink: Netlink, journal: Journal) -> list[str]:
     routes = [
         route
         for route in wanted.routes
-        if (route.version == 4 or _has_ipv6(route.interface)) and not netlink.others_route(route)
+        if (route.version == 4 or has_ipv6(route.interface)) and not netlink.others_route(route)
     ]
-    rules = [rule for rule in wanted.rules if rule.version == 4 or _has_ipv6(None)]
+    rules = [rule for rule in wanted.rules if rule.version == 4 or has_ipv6()]
     settings = [change for name in wanted.loose_interfaces if (change := _loosening(name)) is not None]
     journal.record([*settings, *routes, *rules])
     for setting in settings:
@@ -184,7 +184,7 @@ def install(wanted: Plan, netlink: Netlink, journal: Journal) -> list[str]:
     return waiting
 
 
-def _has_ipv6(interface: str | None) -> bool:
+def has_ipv6(interface: str | None = None) -> bool:
     """Whether the kernel has IPv6, not switched off on the interface if one is named."""
     conf = Path("/proc/sys/net/ipv6/conf")
     if interface is None or not (conf / interface).exists():

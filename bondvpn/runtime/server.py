@@ -10,6 +10,7 @@ from bondvpn.config import ServerConfig
 from bondvpn.linux.cpu import has_aes
 from bondvpn.linux.journal import Journal, journal_path
 from bondvpn.linux.netlink import Netlink
+from bondvpn.linux.policy import has_ipv6
 from bondvpn.linux.udp import UdpSocket
 from bondvpn.noise.handshake import NO_PRESHARED_KEY, Identity
 from bondvpn.runtime.control import ControlSocket
@@ -70,7 +71,11 @@ class _Server:
         engine.start(self)
         for tunnel in engine.tunnels:
             tunnel.start()
-        sockets = [UdpSocket((listen.host, listen.port), ipv6=":" in listen.host) for listen in config.listen]
+        sockets = [
+            UdpSocket((listen.host, listen.port), ipv6=listen.ipv6)
+            for listen in config.listen
+            if has_ipv6() or not listen.ipv6
+        ]
         for socket in sockets:
             engine.watch_socket(socket)
         async with ControlSocket(NAME, self.status):
