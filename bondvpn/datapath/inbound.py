@@ -73,7 +73,7 @@ class Inbound:
         for _ in range(RECEIVES_PER_WAKEUP):
             received = socket.receive_into(self._buffers)
             if received is None:
-                return
+                break
             length, segment, address, local = received
             if not length:
                 self._drops.count(Drop.SHORT)
@@ -85,7 +85,9 @@ class Inbound:
                     self._single(start, min(start + segment, length), path, now)
             left -= length
             if left < 0:
-                return
+                break
+        for reassembly in self._touched:
+            reassembly.flush()
 
     # -- one by one -----------------------------------------------------------------------------
     def _single(self, start: int, end: int, path: Path, now: float) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bondvpn.bond.reorder import Reorder
+from bondvpn.datapath.joiner import Joiner
 from bondvpn.datapath.rescue import rescue
 from bondvpn.stats import Drop, Drops
 from bondvpn.wire import virtio
@@ -167,6 +168,7 @@ class Reassembly:
 
     def reset(self) -> None:
         """A new session: its streams start from zero."""
+        self._joiner = Joiner()
         self._reorders: list[Reorder[Chunk]] = [Reorder() for _ in range(STREAMS)]
         self._assemblers = [Assembler(self) for _ in range(STREAMS)]
         self._gaps: set[int] = set()  # streams that hold chunks behind a gap
@@ -235,6 +237,7 @@ class Reassembly:
             while reorder.deadline <= now:
                 assembler.gap(reorder.skip())
                 self._release(stream, reorder, assembler)
+        self.flush()
 
     @property
     def deadline(self) -> float:
@@ -245,6 +248,7 @@ class Reassembly:
 
     def persist(self) -> None:
         """The ring of rows comes round: copy what is still held."""
+        self.flush()
         for stream in self._gaps:
             held = self._reorders[stream].held
             for place, (came, (chunk, offset)) in held.items():
@@ -256,15 +260,32 @@ class Reassembly:
 
     # -- out ------------------------------------------------------------------------------------
     def deliver(self, parts: list[Buffer], length: int) -> None:
-        """One whole frame, its virtio header checked, to the TAP."""
+        """One whole frame, its virtio header checked, on to the TAP."""
         head = parts[0]
         if len(head) < HEAD_BYTES and len(parts) > 1:
             head = b"".join(parts[:2])
         if not virtio.check(head, length, max_frame=MAX_FRAME_BYTES, uso=self._uso):
             self.drops.count(Drop.VIRTIO)
             return
+        if self._uso:
+            joiner = self._joiner
+            if joiner.take(parts, length):
+                return
+            if joiner.count:
+                self.flush()
+                if joiner.take(parts, length):
+                    return
+        self._write(parts, length, 1)
+
+    def flush(self) -> None:
+        """Write what was held to be joined; whoever delivers calls it before it goes to sleep."""
+        count = self._joiner.count
+        if count:
+            self._write(*self._joiner.flush(), count)
+
+    def _write(self, parts: list[Buffer], length: int, frames: int) -> None:
         if self._tap.write(parts):
-            self.frames += 1
+            self.frames += frames
             self.bytes += length - virtio.HEADER_BYTES
         else:
-            self.drops.count(Drop.TAP)
+            self.drops.count(Drop.TAP, frames)

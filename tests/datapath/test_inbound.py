@@ -234,8 +234,16 @@ def test_one_wakeup_takes_no_more_than_its_share() -> None:
     for i in range(40):
         receiver.socket.feed([bytes(10)], i)
     receiver.inbound.on_readable(receiver.socket, lambda: 0.0)
-    assert receiver.count(Drop.SHORT) == 16
-    assert len(receiver.socket.calls) == 24
+    assert receiver.count(Drop.SHORT) == 32
+    assert len(receiver.socket.calls) == 8
+
+
+def test_nor_many_bytes_of_it() -> None:
+    receiver = Receiver()
+    for i in range(10):
+        receiver.socket.feed([bytes(60_000)], i)
+    receiver.inbound.on_readable(receiver.socket, lambda: 0.0)
+    assert len(receiver.socket.calls) == 7
 
 
 def test_many_sizes_do_not_keep_views_for_ever() -> None:
