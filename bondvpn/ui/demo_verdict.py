@@ -17,8 +17,8 @@ CUT_SHARE_MIN = 0.85
 # From the line's return until it carries again.
 AGAIN_MAX_S = 3.0
 
-# The seconds of a window's edge that are left out: the report of TCP and our clock agree to about 0.2 s.
-EDGE_S = 0.3
+# The seconds of a window's edge that are left out: TCP's report and our clock agree to 0.1 s.
+EDGE_S = 0.2
 # After the cut TCP finds its feet before its rate says something about the rest of the lines.
 RECOVERY_S = 1.0
 

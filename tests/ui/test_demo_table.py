@@ -3,7 +3,7 @@
 import io
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
@@ -64,12 +64,14 @@ def test_before_the_first_sample() -> None:
     assert len(_drawn(View([Line("bare")], inside=0.0, carried={"bare": 5e6}))) == 6  # a line without a rate
 
 
+@settings(deadline=None)
 @given(st.floats(-1, 3))
 def test_a_bar_fits_its_column(share: float) -> None:
     assert cell_len(bar(share)) <= BAR_CELLS
     assert cell_len(bar(share)) >= min(share, 1) * BAR_CELLS - 0.07
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1e12), max_size=HISTORY), st.floats(1e3, 1e9))
 def test_sparks_are_one_cell_each(rates: list[float], full: float) -> None:
     assert cell_len(sparks(rates, full)) == len(rates)
@@ -77,6 +79,7 @@ def test_sparks_are_one_cell_each(rates: list[float], full: float) -> None:
 
 
 @example("long " * 30)
+@settings(deadline=None)
 @given(st.text(max_size=120))
 def test_any_title_stays_on_its_line(title: str) -> None:
     printable = "".join(c for c in title if c.isprintable())
