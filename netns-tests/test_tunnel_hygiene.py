@@ -53,14 +53,6 @@ def start_both(bond: Any) -> None:
     eventually(lambda: all_active(bond.tunnel, bond.lab), SETTLE_S, "both lines are used")
 
 
-def tentative(bond: Any) -> str:
-    """Addresses of which the kernel is not sure yet; they, and routes to them, come by themselves."""
-    return "".join(
-        bond.lab.run(where, ["ip", "-6", "addr", "show", "tentative"], capture_output=True, text=True).stdout
-        for where in ENDS.values()
-    )
-
-
 def state(bond: Any) -> dict[str, dict[str, str]]:
     return {where: system_state(bond.lab, where) for where in ENDS.values()}
 
@@ -117,8 +109,7 @@ def test_after_sigkill_the_next_start_cleans_up(machine: Any, before: Any) -> No
 
 def test_starting_twice_is_refused_and_harms_nothing(machine: Any, before: Any) -> None:
     start_both(machine)
-    eventually(lambda: not tentative(machine), SETTLE_S, "duplicate address detection is over")
-    during = state(machine)
+    during = {where: settled_state(machine.lab, where) for where in ENDS.values()}
     for end in ENDS:
         config = machine.configs.client if end == "client" else machine.configs.server
         second = machine.tunnel.command(end, end, "--config", str(config))
