@@ -118,3 +118,21 @@ def test_lines_of_smaller_packets(bond_over: Callable[..., Any], mtu: int, told:
     assert fragments(bond.lab) == 0
     chunk_bytes = status(bond.tunnel, "client")["tunnels"][0]["chunk_bytes"]
     assert chunk_bytes == mtu - 70  # design.md, 4: the budget of a packet over IPv4
+
+
+def test_an_interface_takes_smaller_packets_all_at_once(bond_over: Callable[..., Any]) -> None:
+    """Its MTU is lowered under a transfer: our own kernel refuses what is larger, so it is known at once."""
+    bond = bond_over(twins())
+
+    def path_mtu() -> int:
+        return int(links(bond.tunnel, "client")["a"]["path_mtu"])
+
+    with Flow(bond.lab, upload=True) as flow:
+        flow.flows(4_000_000)
+        eventually(lambda: path_mtu() == 1500, SETTLE_S, "the search is over")
+        ip(bond.lab, "gw", "link", "set", "dev", "a", "mtu", "1400")
+        flow.flows(8_000_000, within_s=10)
+        eventually(lambda: path_mtu() == 1400, SETTLE_S, f"path MTU 1400: {path_mtu()}")
+        flow.flows(4_000_000, within_s=10)
+        assert flow.failures == []
+    assert links(bond.tunnel, "client")["a"]["state"] == "active"

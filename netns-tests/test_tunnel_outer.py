@@ -77,6 +77,11 @@ def test_ipv6_lines(bond_over: Callable[..., Any], mtu: int) -> None:
         assert result.bits_per_second >= 0.6 * SUM_BPS
     assert fragments(bond.lab) == 0
     bond.lab.cut("a")
-    eventually(lambda: links(bond.tunnel, "client")["a"]["state"] in ("stalled", "dead"), 3, "a is given up")
+    for end in ("client", "server"):
+        eventually(
+            lambda end=end: links(bond.tunnel, end)["a"]["state"] in ("stalled", "dead"),
+            3,
+            f"a is given up by the {end}",
+        )
     assert len(measure.ping(bond.lab, PEER_ADDRESS, count=5, interval_s=0.02)) == 5
     assert "auth" not in drops(bond.tunnel, "server")

@@ -234,7 +234,8 @@ class Tunnel:
         self._host.when_writable(link, writable)
 
     def link_too_big(self, link: Link, now: float) -> None:
-        link.path_mtu.packet_too_big(link.path_mtu.current - 1, now)
+        link.path_mtu.lost_confidence(now)  # our own kernel says so: no forgery
+        self._host.control_changed()
         self._refresh(now)
 
     # -- what follows from the links ------------------------------------------------------------
@@ -328,6 +329,9 @@ class Tunnel:
             "rx_bps": round(rates.rx_bps),
             "tx_bytes": link.tx_bytes,
             "rx_bytes": link.rx_bytes,
+            "tx_datagrams": link.tx_datagrams,
+            "rx_datagrams": link.rx_datagrams,
+            "silent_s": round(now - link.last_received, 1) if link.rx_datagrams else None,
             "rx_lost": max(0, lane.window.highest + 1 - lane.window.received) if lane is not None else 0,
             "gso": socket.gso if socket is not None else None,
             "gso_fallbacks": socket.gso_fallbacks if socket is not None else 0,

@@ -86,7 +86,7 @@ class Link:
         self.last_data = -1e9
         self.last_received = -1e9
         self.tx_bytes = self.rx_bytes = 0  # as Ethernet frames
-        self.tx_datagrams = self.rx_datagrams = self.rx_lost = 0
+        self.tx_datagrams = self.rx_datagrams = 0
         self.challenge = b""  # the token we wait for
         self.challenge_due = float("inf")
         self.allowance: int | None = None  # bytes that may go to an unproven address, None: it is proven

@@ -60,7 +60,6 @@ class Session:
         self.initiator = initiator
         self.peer = peer
         self.links = links
-        self.started = now
         self.ended = False
         self.current: Keypair | None = None
         self._previous: Keypair | None = None
@@ -251,7 +250,8 @@ class Session:
         link.name = challenge.name or link.name
         if challenge.rate != link.send_rate_bps:
             link.set_send_rate(challenge.rate)
-            self._observer.link_changed(self, link, now)
+            if link.active:
+                self._observer.link_changed(self, link, now)
         if challenge.mtu:
             link.interface_mtu = min(challenge.mtu, PATH_MTU_DEFAULT_BYTES)
         if link.path is None:
