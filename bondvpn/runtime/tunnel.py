@@ -23,11 +23,11 @@ from bondvpn.wire.transport import ETHERNET_LEN, udp_overhead
 
 log = logging.getLogger(__name__)
 
-GSO_S = 0.003  # of the lines' sum in one super-frame: a slow bond is not fed 64 KiB lumps
+GSO_S = 0.002  # of the lines' sum in one super-frame: a slow bond is not fed 64 KiB lumps
 GSO_MAX_BYTES = 65_000  # a record's length is 16 bits
 QUEUE_S = 0.06  # of the lines' sum in the TAP, behind our own queue
 QUEUE_PACKETS_MIN = 16
-QUEUE_PACKETS_MAX = 64  # one segmented super-frame fits
+QUEUE_PACKETS_MAX = 48  # one segmented super-frame fits
 QUEUE_UNLIMITED_PACKETS = 1000  # lines of unknown speed: the kernel's default
 SAMPLE_S = 1.0
 
