@@ -97,6 +97,7 @@ class Outbound:
         self._streams = [OutStream(i) for i in range(STREAMS)]
         self._express = self._streams[EXPRESS]
         self._turns: deque[OutStream] = deque()  # bulk streams with something to send
+        self._dispatching = False
         self._slab.clear()
         self.queued = 0  # bytes that wait for a line
 
@@ -268,6 +269,13 @@ class Outbound:
     # -- 4. dispatch ----------------------------------------------------------------------------
     def dispatch(self, now: float) -> None:
         """Give runs to lines until nothing waits or no line has room."""
+        if self._dispatching:
+            return  # a line failed in mid-send and the set of lines changed: the call under way goes on with it
+        self._dispatching = True
+        self._dispatch(now)
+        self._dispatching = False
+
+    def _dispatch(self, now: float) -> None:
         express = self._express
         while express.queue:
             link = self._scheduler.express(now)

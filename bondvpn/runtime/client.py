@@ -14,6 +14,7 @@ from bondvpn.linux.cpu import has_aes
 from bondvpn.linux.journal import Journal, journal_path, tables_taken
 from bondvpn.linux.netlink import Netlink
 from bondvpn.linux.policy import Binding
+from bondvpn.linux.tap import Tap
 from bondvpn.linux.udp import UdpSocket
 from bondvpn.noise.handshake import NO_PRESHARED_KEY, Identity, Remote
 from bondvpn.runtime.control import ControlSocket
@@ -91,7 +92,9 @@ class _Client:
     async def run(self) -> int:
         config = self._config
         self._engine = engine = Engine(asyncio.get_running_loop())
-        self._tunnel = tunnel = Tunnel(config.tunnel.interface, config.tunnel, engine)
+        self._tunnel = tunnel = Tunnel(
+            config.tunnel.interface, config.tunnel, engine, Tap(config.tunnel.interface)
+        )
         engine.tunnels.append(tunnel)
         self._uplinks = [self._make_uplink(i, uplink) for i, uplink in enumerate(config.uplinks)]
         ups = [uplink.up_bps for uplink in config.uplinks]

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from bondvpn.datapath.inbound import Inbound
 from bondvpn.datapath.reassembly import Reassembly
 from bondvpn.datapath.slab import SealSlab
+from bondvpn.linux.netlink import Netlink
 from bondvpn.linux.udp import UdpSocket
 from bondvpn.runtime.tunnel import Tunnel
 from bondvpn.session.keypair import Keypair, LaneTable
@@ -39,10 +40,17 @@ class Control(Protocol):
 class Engine:
     """One per process. Implements `datapath.inbound.ControlPlane` and the tunnels' `Host`."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        random: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        """`clock`: monotonic, seconds. Simulations hand in all three."""
         self.loop = loop
-        self.clock: Callable[[], float] = time.monotonic
-        self.random = os.urandom
+        self.clock = clock
+        self.random = random
         self.drops = Drops()
         self.table = LaneTable(self.random)
         self.seal = SealSlab()
@@ -164,3 +172,19 @@ class Engine:
             done()
 
         self.loop.add_writer(fd, ready)
+
+    def fit_tap(self, interface: str, gso_bytes: int, queue_packets: int) -> None:
+        """Largest super-frame that the TAP emits, and its queue. Netlink blocks, so in a thread."""
+
+        def fit() -> None:
+            with Netlink() as netlink:
+                netlink.set_gso_max_size(interface, gso_bytes)
+                netlink.set_queue(interface, queue_packets)
+
+        self.loop.run_in_executor(None, fit).add_done_callback(_log_failure)
+
+
+def _log_failure(future: "asyncio.Future[None]") -> None:
+    error = None if future.cancelled() else future.exception()
+    if error is not None:
+        log.warning("%s", error)

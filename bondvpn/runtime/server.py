@@ -11,6 +11,7 @@ from bondvpn.linux.cpu import has_aes
 from bondvpn.linux.journal import Journal, journal_path
 from bondvpn.linux.netlink import Netlink
 from bondvpn.linux.policy import has_ipv6
+from bondvpn.linux.tap import Tap
 from bondvpn.linux.udp import UdpSocket
 from bondvpn.noise.handshake import NO_PRESHARED_KEY, Identity
 from bondvpn.runtime.control import ControlSocket
@@ -52,7 +53,7 @@ class _Server:
         config = self._config
         self._engine = engine = Engine(asyncio.get_running_loop())
         for client in config.clients:
-            tunnel = Tunnel(client.name, client.tunnel, engine)
+            tunnel = Tunnel(client.name, client.tunnel, engine, Tap(client.tunnel.interface))
             engine.tunnels.append(tunnel)
             preshared_key = client.preshared_key or NO_PRESHARED_KEY
             self._peers.append(

@@ -9,12 +9,11 @@ from typing import Any, Protocol
 from bondvpn import config
 from bondvpn.bond.liveness import PROBE_IDLE_SERVER_S, LinkState
 from bondvpn.bond.weighted import Weighted
-from bondvpn.datapath.outbound import Outbound
-from bondvpn.datapath.reassembly import Reassembly
+from bondvpn.datapath.outbound import FrameSource, Outbound
+from bondvpn.datapath.reassembly import FrameSink, Reassembly
 from bondvpn.datapath.slab import CHUNK_MAX_BYTES, SealSlab, chunk_capacity
 from bondvpn.linux.journal import Journal, TapDevice
 from bondvpn.linux.netlink import Netlink, tunnel_routes
-from bondvpn.linux.tap import Tap
 from bondvpn.session.link import Link
 from bondvpn.session.session import Session
 from bondvpn.stats import Drops
@@ -41,6 +40,16 @@ def record_tap(settings: config.Tunnel, netlink: Netlink, journal: Journal) -> N
         journal.record(tunnel_routes(settings.interface, settings.routes))
 
 
+class Device(FrameSource, FrameSink, Protocol):
+    """An open TAP (`linux.tap.Tap`)."""
+
+    uso: bool
+
+    def emit_uso(self, wanted: bool) -> None: ...
+    def fileno(self) -> int: ...
+    def close(self) -> None: ...
+
+
 class Host(Protocol):
     """The engine as a tunnel sees it."""
 
@@ -53,6 +62,7 @@ class Host(Protocol):
     def session_started(self, session: Session, reassembly: Reassembly) -> None: ...
     def session_ended(self, session: Session) -> None: ...
     def when_writable(self, link: Link, done: Callable[[], None]) -> None: ...
+    def fit_tap(self, interface: str, gso_bytes: int, queue_packets: int) -> None: ...
 
 
 class _Rates:
@@ -76,14 +86,13 @@ class _Rates:
 class Tunnel:
     """Implements the observers of session and links."""
 
-    def __init__(self, name: str, settings: config.Tunnel, host: Host) -> None:
-        """Make the TAP. Raises SystemFault."""
+    def __init__(self, name: str, settings: config.Tunnel, host: Host, tap: Device) -> None:
         self.name = name
         self.settings = settings
         self.session: Session | None = None
         self.since = host.clock()
         self.drops = Drops()
-        self.tap = Tap(settings.interface)
+        self.tap = tap
         self._host = host
         self._scheduler: Weighted[Link] = Weighted(strict=settings.scheduler == "weighted")
         self._out = Outbound(self.tap, self._scheduler, host.seal, self.drops)
@@ -258,18 +267,12 @@ class Tunnel:
         self._after_dispatch(now)
 
     def _fit_tap(self, rate_bps: float | None) -> None:
-        """Super-frames in proportion to the lines' sum; netlink blocks, so in a thread."""
+        """Super-frames in proportion to the lines' sum."""
         size = _gso_bytes(rate_bps)
         if abs(size - self._gso_bytes) * 8 < self._gso_bytes:
             return
         self._gso_bytes = size
-
-        def fit() -> None:
-            with Netlink() as netlink:
-                netlink.set_gso_max_size(self.settings.interface, size)
-                netlink.set_queue(self.settings.interface, _queue_packets(rate_bps))
-
-        self._host.loop.run_in_executor(None, fit).add_done_callback(_log_failure)
+        self._host.fit_tap(self.settings.interface, size, _queue_packets(rate_bps))
 
     # -- status ---------------------------------------------------------------------------------
     @property
@@ -357,9 +360,3 @@ def _queue_packets(rate_bps: float | None) -> int:
     if rate_bps is None:
         return QUEUE_UNLIMITED_PACKETS
     return int(min(max(rate_bps / 8 * QUEUE_S / 1500, QUEUE_PACKETS_MIN), QUEUE_PACKETS_MAX))
-
-
-def _log_failure(future: "asyncio.Future[None]") -> None:
-    error = None if future.cancelled() else future.exception()
-    if error is not None:
-        log.warning("%s", error)

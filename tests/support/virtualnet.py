@@ -3,32 +3,40 @@
     client --- line 0 --- server        each line: delay, jitter, loss, duplication, MTU, and a NAT that may
            --- line 1 ---               give the client another port
 
-A `World` moves time from event to event: a datagram arrives, or a deadline is due that an end named. So
-a deadline that is missing shows as something that never happens.
+The ends are the real `runtime.engine` and `runtime.tunnel`; sockets, TAPs and the loop are virtual. A `World`
+moves time from event to event: a datagram arrives, or a timer fires that an end set. So a deadline that is
+missing shows as something that never happens.
 """
 
-import heapq
 import random
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from tunnelends import FakeTap
+from virtualloop import Clock, VirtualLoop
 
-from bondvpn.bond.weighted import Weighted
-from bondvpn.datapath.inbound import Inbound
-from bondvpn.datapath.outbound import Outbound
-from bondvpn.datapath.reassembly import Reassembly
-from bondvpn.datapath.slab import SealSlab, chunk_capacity
+from bondvpn import config
+from bondvpn.lab import shape
+from bondvpn.lab.pipe import Pipe
+from bondvpn.lab.shape import Shape
 from bondvpn.noise.handshake import Identity, Remote
 from bondvpn.noise.timestamp import tai64n
+from bondvpn.runtime.engine import Engine
+from bondvpn.runtime.tunnel import (
+    GSO_MAX_BYTES,
+    QUEUE_UNLIMITED_PACKETS,
+    Tunnel,
+    _gso_bytes,
+    _queue_packets,
+)
 from bondvpn.session.initiator import Initiator
-from bondvpn.session.keypair import REKEY_AFTER_S, Keypair, LaneTable
+from bondvpn.session.keypair import REKEY_AFTER_S, Keypair
 from bondvpn.session.link import Link, Path, Sent
 from bondvpn.session.responder import ClientPeer, Responder
 from bondvpn.session.session import Session
-from bondvpn.stats import Drop, Drops
-from bondvpn.wire.capabilities import AES_256_GCM, CHACHA20_POLY1305, VERSION, Capabilities
+from bondvpn.stats import Drop
+from bondvpn.wire.capabilities import AES_256_GCM, CHACHA20_POLY1305
 from bondvpn.wire.handshake import INITIATION, RESPONSE
 from bondvpn.wire.transport import ETHERNET_LEN, udp_overhead
 
@@ -36,11 +44,18 @@ CLIENT_KEY, SERVER_KEY = b"\x11" * 32, b"\x22" * 32
 PSK = b"\x33" * 32
 SERVER_ADDRESS = ("198.51.100.1", 1189)
 CLOCK_START_S = 1_700_000_000.0
-TICK_S = 1e-6
+WIRE_OVERHEAD_BYTES = udp_overhead(ipv6=False) + ETHERNET_LEN
+TAP_FD = 3
+NEVER = float("inf")
 
 
 class Line:
-    """One line. Change its attributes while the world runs."""
+    """One line. Change its attributes while the world runs.
+
+    Without a shape it has a delay and no rate, and its jitter lets datagrams overtake each other. With one
+    (`bondvpn.lab.shape`) it is what the lab emulates in namespaces: the same pipes carry the datagrams, each
+    counted as the Ethernet frame it would be; `reshape` changes it while it carries.
+    """
 
     def __init__(
         self,
@@ -52,22 +67,54 @@ class Line:
         duplicate: float = 0.0,
         mtu: int = 1500,
         rate_bps: int = 50_000_000,
+        down_bps: int | None = None,
+        shape: shape.Line | None = None,
     ) -> None:
+        """`rate_bps`, `down_bps`: as configured at the gateway, 0: to be learned."""
         self.number = number
         self.delay_s = delay_s
-        self.jitter_s = jitter_s  # up to so much more, so that datagrams overtake each other
+        self.jitter_s = jitter_s  # up to so much more
         self.loss = loss
         self.duplicate = duplicate
         self.mtu = mtu
         self.interface_mtu = 1500
         self.rate_bps = rate_bps
-        self.up = True
+        self.down_bps = rate_bps if down_bps is None else down_bps
         self.port = 40_000
+        self.pipes: dict[bool, Pipe] | None = None
+        if shape is not None:
+            self.pipes = {True: Pipe(shape.up or Shape()), False: Pipe(shape.down or Shape())}
+        self._up = True
+
+    @property
+    def up(self) -> bool:
+        return self._up
+
+    @up.setter
+    def up(self, up: bool) -> None:
+        """False: silence in both directions, and what was on its way is gone."""
+        self._up = up
+        for pipe in (self.pipes or {}).values():
+            (pipe.restore if up else pipe.cut)()
 
     @property
     def address(self) -> tuple[str, int]:
         """Where the server sees the client."""
         return f"203.0.113.{self.number}", self.port
+
+
+class Wire:
+    """A datagram as a pipe sees it: of the length of its Ethernet frame."""
+
+    __slots__ = ("address", "data", "size")
+
+    def __init__(self, data: bytes, address: Any) -> None:
+        self.data = data
+        self.address = address
+        self.size = len(data) + WIRE_OVERHEAD_BYTES
+
+    def __len__(self) -> int:
+        return self.size
 
 
 class Seen(NamedTuple):
@@ -117,27 +164,91 @@ class VirtualSocket:
         return len(data), len(data), address, b""
 
 
-class End:
-    """What `runtime` makes of session and datapath, on the virtual clock. Implements all their observers."""
+class VirtualTap(FakeTap):
+    """Frames for the other end are put into `frames`; what came is in `written`, or goes to `sink`.
 
-    def __init__(self, world: "World", *, strict: bool = False) -> None:
+    The kernel's queue in front of us takes `queue_packets` frames by `offer`, then drops.
+    """
+
+    uso = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gso_bytes = GSO_MAX_BYTES
+        self.queue_packets = QUEUE_UNLIMITED_PACKETS
+        self.dropped = 0
+        self.on_offer: Callable[[], None] = lambda: None
+        self.sink: Callable[[Sequence[Any]], None] | None = None
+
+    @property
+    def readable(self) -> bool:
+        return bool(self.frames)
+
+    def fileno(self) -> int:
+        return TAP_FD
+
+    def emit_uso(self, wanted: bool) -> None:
+        pass
+
+    def close(self) -> None:
+        self.frames.clear()
+
+    def offer(self, frame: bytes) -> bool:
+        """A frame from the host's own stack; False if the queue is full."""
+        if len(self.frames) >= self.queue_packets:
+            self.dropped += 1
+            return False
+        self.frames.append(frame)
+        self.on_offer()
+        return True
+
+    def write(self, parts: Sequence[Any]) -> bool:
+        if self.sink is None:
+            return super().write(parts)
+        self.sink(parts)
+        return True
+
+
+class VirtualEngine(Engine):
+    """The real one on the virtual clock."""
+
+    def __init__(self, world: "World") -> None:
+        super().__init__(VirtualLoop(world.clock), clock=lambda: world.clock.now, random=world.random)
+
+    def fit_tap(self, interface: str, gso_bytes: int, queue_packets: int) -> None:
+        tap = self.tunnels[0].tap
+        tap.gso_bytes, tap.queue_packets = gso_bytes, queue_packets
+
+
+class End(Tunnel):
+    """The real tunnel, engine and TAP reader; only the devices are virtual, and it remembers what happened."""
+
+    def __init__(self, world: "World", name: str, *, scheduler: str, speed_bps: float | None) -> None:
         self.world = world
-        self.drops = Drops()
-        self.table = LaneTable(world.random)
-        self.inbound = Inbound(self.table, self, self.drops)
-        self.tap = FakeTap()
-        self.scheduler: Weighted[Link] = Weighted(strict=strict)
-        self.out = Outbound(self.tap, self.scheduler, SealSlab(), self.drops)
-        self.reassembly = Reassembly(self.tap, self.drops, uso=True)
-        self.session: Session | None = None
         self.log: list[tuple[float, str]] = []
-        self.control: Any
-        self.instance = world.random(8)
-        self._of: Session | None = None
+        self.engine = VirtualEngine(world)
+        settings = config.Tunnel(interface=name, address=(), scheduler=scheduler)
+        super().__init__(name, settings, self.engine, VirtualTap())
+        self.engine.tunnels.append(self)
+        self.tap.gso_bytes = self._gso_bytes = _gso_bytes(speed_bps)
+        self.tap.queue_packets = _queue_packets(speed_bps)
+        self.tap.on_offer = lambda: self.loop.read(self.tap)
+        self.loop = self.engine.loop
+        self.table = self.engine.table
+
+    def begin(self, control: Any) -> None:
+        self.engine.control = control
+        self.engine.control_changed()
+        self.start()
 
     # -- what happened --------------------------------------------------------------------------
     def count(self, reason: Drop) -> int:
-        return self.drops.counts[reason]
+        return self.drops.counts[reason] + self.engine.drops.counts[reason]
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Every reason and its count, of the tunnel and of the process."""
+        return dict(Counter(self.drops.as_dict()) + Counter(self.engine.drops.as_dict()))
 
     def logged(self, text: str, since: float = 0.0) -> list[float]:
         """When something with `text` in it happened."""
@@ -151,82 +262,34 @@ class End:
     def active(self) -> list[int]:
         return [] if self.session is None else sorted(link.number for link in self.session.active)
 
-    # -- SessionObserver, LinkObserver ------------------------------------------------------------
     def session_started(self, session: Session, now: float) -> None:
-        self.session = self._of = session
         self.log.append((now, "session started"))
-        self.out.reset()
-        self.reassembly.reset()
-        self._refresh()
+        super().session_started(session, now)
 
     def session_ended(self, session: Session, reason: str, now: float) -> None:
         self.log.append((now, f"session ended: {reason}"))
-        if self.session is session:
-            self.session = self._of = None
-            self.scheduler.set_lines([])
+        super().session_ended(session, reason, now)
 
     def link_changed(self, session: Session, link: Link, now: float) -> None:
         self.log.append((now, f"{link.name} {link.liveness.state.value} {link.reason}"))
-        self._refresh()
+        super().link_changed(session, link, now)
 
-    def make_link(self, number: int, name: str) -> Link:
-        return Link(number, name, self, self.drops)
+    # -- Control --------------------------------------------------------------------------------
+    def receive(self, socket: VirtualSocket) -> None:
+        self.engine._on_socket(socket)
 
-    def link_busy(self) -> None:
-        pass
-
-    def link_failed(self, link: Link, reason: str, now: float) -> None:
-        if self.session is not None and link.path is not None:
-            self.session.path_down(link, reason, now)
-
-    def link_blocked(self, link: Link) -> None:
-        raise AssertionError("virtual sockets never block")
-
-    def link_too_big(self, link: Link, now: float) -> None:
-        link.path_mtu.packet_too_big(link.path_mtu.current - 1, now)
-
-    def _refresh(self) -> None:
-        if self.session is None:
-            return
-        links = self.session.active
-        self.scheduler.set_lines(links)
-        if links:
-            self.out.set_capacity(
-                min(
-                    chunk_capacity(link.path_mtu.current, link.frame_overhead - ETHERNET_LEN)
-                    for link in links
-                )
-            )
-
-    # -- ControlPlane -------------------------------------------------------------------------------
     def confirm(self, keypair: Keypair, now: float) -> None:
         pass
 
-    def handshake(self, datagram: bytes, path: Path, now: float) -> None:
-        raise NotImplementedError
 
-    def reassembly_of(self, session: Session) -> Reassembly | None:
-        return self.reassembly if session is self._of else None
+class Control:
+    """`engine.Control` around an initiator or a responder."""
 
-    # -- time -----------------------------------------------------------------------------------
-    def receive(self, socket: VirtualSocket) -> None:
-        self.inbound.on_readable(socket, lambda: self.world.now)
-
-    def poll(self) -> None:
-        now = self.world.now
-        self.control.poll(now)
-        self.reassembly.poll(now)
-        if self.tap.frames and self.session is not None and self.session.active:
-            self.out.on_readable(now)
-        elif self.out.queued:
-            self.out.dispatch(now)
-
-    def deadline(self) -> float:
-        now = self.world.now
-        deadline = min(self.control.deadline(now), self.reassembly.deadline)
-        if self.out.queued and self.session is not None and self.session.active:
-            deadline = min(deadline, self.scheduler.deadline(now) or deadline)
-        return deadline
+    def __init__(self, plane: Initiator | Responder, end: End) -> None:
+        self.poll = plane.poll
+        self.deadline = plane.deadline
+        self.handshake = end.handshake
+        self.confirm = end.confirm
 
 
 class Client(End):
@@ -240,20 +303,22 @@ class Client(End):
         psk: bytes = PSK,
         ciphers: int = AES_256_GCM | CHACHA20_POLY1305,
         rekey_after_s: float = REKEY_AFTER_S,
+        scheduler: str = "adaptive",
     ) -> None:
-        super().__init__(world)
+        speeds = [line.rate_bps for line in world.lines]
+        super().__init__(world, "bond0", scheduler=scheduler, speed_bps=sum(speeds) if all(speeds) else None)
         self.links = {}
         for line in world.lines:
             link = Link(line.number, f"line{line.number}", self, self.drops)
-            link.receive_rate_bps = line.rate_bps
+            link.receive_rate_bps = line.down_bps
             link.interface_mtu = line.interface_mtu
             link.set_send_rate(line.rate_bps)
             self.links[line.number] = link
         self.connect()
-        self.control = self.initiator = Initiator(
+        self.initiator = Initiator(
             identity=Identity(key),
             remote=Remote(Identity(SERVER_KEY).public, psk),
-            capabilities=Capabilities(VERSION, ciphers, 15, self.instance, 65_000, 1500),
+            capabilities=self.capabilities(world.random(8), ciphers),
             links=self.links,
             table=self.table,
             random=world.random,
@@ -262,6 +327,7 @@ class Client(End):
             drops=self.drops,
             rekey_after_s=rekey_after_s,
         )
+        self.begin(Control(self.initiator, self))
 
     def connect(self) -> None:
         """Sockets for the links that have none."""
@@ -281,19 +347,20 @@ class Client(End):
 class Server(End):
     """The root server: one socket, one client in its configuration."""
 
-    def __init__(self, world: "World", *, psk: bytes = PSK) -> None:
-        super().__init__(world)
+    def __init__(self, world: "World", *, psk: bytes = PSK, scheduler: str = "adaptive") -> None:
+        super().__init__(world, "office0", scheduler=scheduler, speed_bps=None)
         self.peer = ClientPeer("office", Identity(CLIENT_KEY).public, psk, self, self.drops)
-        self.control = self.responder = Responder(
+        self.responder = Responder(
             identity=Identity(SERVER_KEY),
-            capabilities=Capabilities(VERSION, 0, 15, self.instance, 65_000, 1500),
+            capabilities=self.capabilities(world.random(8), 0),
             has_aes=True,
             peers=[self.peer],
             table=self.table,
             random=world.random,
-            drops=self.drops,
+            drops=self.engine.drops,
         )
         self.socket = VirtualSocket(world, None)
+        self.begin(Control(self.responder, self))
 
     def handshake(self, datagram: bytes, path: Path, now: float) -> None:
         if datagram[0] == INITIATION:
@@ -313,17 +380,26 @@ class World:
         self.rng = random.Random(seed)
         self.random = self.rng.randbytes
         self.lines = list(lines)
-        self.now = 1000.0
+        self.clock = Clock()
+        self.at = self.clock.at
+        self.record = True  # every datagram, in `seen`
         self.seen: list[Seen] = []
         self.sent_to: dict[Any, int] = defaultdict(int)  # bytes the server sent to each address
         self.client_sockets: dict[int, VirtualSocket] = {}
-        self.client: Client | None = None
-        self.server: Server | None = None
+        self._client: Client | None = None
+        self._server: Server | None = None
         self.on_carry: Callable[[], None] = lambda: None  # sees each datagram before its line does
-        self._events: list[tuple[float, int, Callable[[], None]]] = []
-        self._order = 0
+        self._pumps: dict[Pipe, float] = {}  # when each pipe is next looked at
         self._last_stamp: bytes | None = None
         self._client_options = client
+
+    @property
+    def now(self) -> float:
+        return self.clock.now
+
+    @now.setter
+    def now(self, now: float) -> None:
+        self.clock.now = now
 
     # -- the ends -------------------------------------------------------------------------------
     def start_server(self, **options: Any) -> Server:
@@ -340,6 +416,27 @@ class World:
         server = self.start_server()
         return self.start_client(), server
 
+    @property
+    def client(self) -> Client | None:
+        return self._client
+
+    @client.setter
+    def client(self, client: Client | None) -> None:
+        """None: the process is killed."""
+        if self._client is not None:
+            self._client.loop.closed = True
+        self._client = client
+
+    @property
+    def server(self) -> Server | None:
+        return self._server
+
+    @server.setter
+    def server(self, server: Server | None) -> None:
+        if self._server is not None:
+            self._server.loop.closed = True
+        self._server = server
+
     def timestamp(self) -> bytes:
         """TAI64N of the virtual clock; survives restarts as the file does."""
         self._last_stamp = tai64n(CLOCK_START_S + self.now, self._last_stamp)
@@ -354,8 +451,14 @@ class World:
             line = next((one for one in self.lines if one.address == address), None)
             if line is None:
                 return  # a mapping that no NAT has any more
-        self.seen.append(Seen(self.now, line.number, to_server, data))
+        if self.record:
+            self.seen.append(Seen(self.now, line.number, to_server, data))
         self.on_carry()
+        if line.pipes is not None:
+            pipe = line.pipes[to_server]
+            pipe.offer(Wire(data, line.address), self.clock.now)
+            self._pump(pipe, line, to_server)
+            return
         if not line.up or self.rng.random() < line.loss or len(data) + 28 > line.mtu:
             return
         for _ in range(2 if self.rng.random() < line.duplicate else 1):
@@ -367,21 +470,37 @@ class World:
     ) -> None:
         """A datagram arrives, honest or not; `source`: from another address than the line's."""
         address = source or line.address
+        self.at(self.now + after_s, lambda: self._arrive(data, line, to_server, address))
 
-        def arrive() -> None:
-            if to_server and self.server is not None:
-                self.server.socket.arrive(data, address)
-                self.server.receive(self.server.socket)
-            elif not to_server and self.client is not None and line.number in self.client_sockets:
-                socket = self.client_sockets[line.number]
-                socket.arrive(data, SERVER_ADDRESS)
-                self.client.receive(socket)
+    def _arrive(self, data: bytes, line: Line, to_server: bool, address: Any) -> None:
+        if to_server and self._server is not None:
+            self._server.socket.arrive(data, address)
+            self._server.receive(self._server.socket)
+        elif not to_server and self._client is not None and line.number in self.client_sockets:
+            socket = self.client_sockets[line.number]
+            socket.arrive(data, SERVER_ADDRESS)
+            self._client.receive(socket)
 
-        self.at(self.now + after_s, arrive)
+    def _pump(self, pipe: Pipe, line: Line, to_server: bool) -> None:
+        """See to it that somebody looks when the pipe's next datagram arrives."""
+        due = pipe.next_deadline()
+        if due is not None and due < self._pumps.get(pipe, NEVER):
+            self._pumps[pipe] = due
+            self.at(due, lambda: self._drain(due, pipe, line, to_server))
 
-    def at(self, when: float, what: Callable[[], None]) -> None:
-        self._order += 1
-        heapq.heappush(self._events, (when, self._order, what))
+    def _drain(self, due: float, pipe: Pipe, line: Line, to_server: bool) -> None:
+        if self._pumps.get(pipe) != due:
+            return  # it was reshaped, and has been looked at earlier
+        del self._pumps[pipe]
+        for wire in pipe.due(self.clock.now):
+            self._arrive(wire.data, line, to_server, wire.address)
+        self._pump(pipe, line, to_server)
+
+    def reshape(self, line: Line, *, to_server: bool, **changes: Any) -> None:
+        """Change figures of one direction of a shaped line in mid-traffic."""
+        pipe = line.pipes[to_server]
+        pipe.reshape(pipe.shape.changed(**changes), self.now)
+        self._pump(pipe, line, to_server)
 
     # -- time -----------------------------------------------------------------------------------
     def run(self, seconds: float) -> None:
@@ -392,21 +511,18 @@ class World:
         """Run until `done`, at most `within_s`; the seconds it took."""
         start, end = self.now, self.now + within_s
         while True:
-            for one in (self.client, self.server):
-                if one is not None:
-                    one.poll()
+            self._read_taps()
             if done():
                 return self.now - start
-            due = [one.deadline() for one in (self.client, self.server) if one is not None]
-            when = max(min(due, default=end), self.now + TICK_S)
-            if self._events and self._events[0][0] <= when:
-                when = max(self._events[0][0], self.now)
-            if when > end:
+            if not self.clock.step(end):
                 self.now = end
                 return end - start
-            self.now = when
-            while self._events and self._events[0][0] <= self.now:
-                heapq.heappop(self._events)[2]()
+
+    def _read_taps(self) -> None:
+        """What tests put into a TAP's `frames` is noticed as a kernel's loop would."""
+        for one in (self._client, self._server):
+            if one is not None and one.tap.frames:
+                one.loop.read(one.tap)
 
     def wait(self, done: Callable[[], bool], within_s: float) -> float:
         """`run_until`, and `done` must come true."""
@@ -422,4 +538,4 @@ class World:
 
     @staticmethod
     def _tail(end: End | None) -> Any:
-        return end and ([f"{at:.3f} {line}" for at, line in end.log[-8:]], end.drops.as_dict())
+        return end and ([f"{at:.3f} {line}" for at, line in end.log[-8:]], end.dropped)

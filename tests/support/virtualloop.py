@@ -1,0 +1,86 @@
+"""A virtual clock, and as much of an event loop on it as the runtime's engine and tunnels ask for."""
+
+import heapq
+from collections.abc import Callable
+from typing import Any, Protocol
+
+START_S = 1000.0
+TIMER_UNIT_S = 0.001  # libuv's
+
+
+class Clock:
+    """Events in order of time; those of one time in the order they were made."""
+
+    def __init__(self) -> None:
+        self.now = START_S
+        self.events: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = 0
+
+    def at(self, when: float, what: Callable[[], None]) -> None:
+        self._order += 1
+        heapq.heappush(self.events, (when, self._order, what))
+
+    def step(self, until: float) -> bool:
+        """Do what is due next, all of one time, if that is not later than `until`."""
+        events = self.events
+        if not events or events[0][0] > until:
+            return False
+        when = events[0][0]
+        if when > self.now:
+            self.now = when
+        while events and events[0][0] <= when:
+            heapq.heappop(events)[2]()
+        return True
+
+
+class Readable(Protocol):
+    """A device that a loop watches, level-triggered."""
+
+    def fileno(self) -> int: ...
+
+    @property
+    def readable(self) -> bool: ...
+
+
+class Timer:
+    """What `call_later` gives."""
+
+    __slots__ = ("_callback",)
+
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self._callback: Callable[[], None] | None = callback
+
+    def cancel(self) -> None:
+        self._callback = None
+
+    def fire(self) -> None:
+        if self._callback is not None:
+            self._callback()
+
+
+class VirtualLoop:
+    """One end's. Timers come at whole milliseconds from now, as libuv's do."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.closed = False  # a killed process: nothing of it happens any more
+        self._readers: dict[int, tuple[Callable[..., None], tuple[Any, ...]]] = {}
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
+        timer = Timer(callback)
+        delay = round(delay / TIMER_UNIT_S) * TIMER_UNIT_S
+        self._clock.at(self._clock.now + delay, lambda: None if self.closed else timer.fire())
+        return timer
+
+    def add_reader(self, fd: int, callback: Callable[..., None], *args: Any) -> None:
+        self._readers[fd] = callback, args
+
+    def remove_reader(self, fd: int) -> bool:
+        return self._readers.pop(fd, None) is not None
+
+    def read(self, device: Readable) -> None:
+        """Call the device's reader while it has something and somebody wants it."""
+        fd = device.fileno()
+        while device.readable and fd in self._readers and not self.closed:
+            callback, args = self._readers[fd]
+            callback(*args)
