@@ -375,8 +375,9 @@ class Server(End):
 class World:
     """Lines, two ends and a clock."""
 
-    def __init__(self, lines: Sequence[Line], *, seed: int = 1, **client: Any) -> None:
-        print(f"seed {seed}")
+    def __init__(self, lines: Sequence[Line], *, seed: int = 1, quiet: bool = False, **client: Any) -> None:
+        if not quiet:
+            print(f"seed {seed}")
         self.rng = random.Random(seed)
         self.random = self.rng.randbytes
         self.lines = list(lines)

@@ -1,0 +1,440 @@
+"""A transfer and a probe through a simulated bond, or over one line without it, and what became of them.
+
+Everything between the two TAPs is the real program on a virtual clock (`virtualnet`), the lines are the lab's
+pipes, the hosts are `tcpends`. Not simulated: the time that code takes, GSO and GRO on the outside (datagrams
+arrive one by one), socket buffers.
+"""
+
+import contextlib
+import json
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, TextIO
+
+from tcpends import TcpReceiver, TcpSender
+from tcpframes import MSS_BYTES, UDP, cut, datagram, head_of, numbers_of, parse, protocol_of
+from virtualloop import Clock
+from virtualnet import Line, VirtualTap, World
+
+from bondvpn.bond.reorder import Reorder
+from bondvpn.lab import shape
+from bondvpn.lab.pipe import Pipe
+from bondvpn.lab.shape import Shape
+
+FULL_FRAME_BYTES = 1514
+PORTS = (443, 40_000)
+PROBE_PORT = 9
+PROBE_BYTES = 142
+SAMPLE_S = 0.05
+OPEN_WITHIN_S = 10.0
+SETTLE_S = 1.0  # the path MTU is found and every link is in use before the transfer starts
+
+
+@dataclass
+class Scenario:
+    """Lines (each `shape.Line`), what runs over them, and for how long (seconds, from the transfer's start)."""
+
+    lines: Sequence[shape.Line]
+    cc: str = "cubic"
+    seconds: float = 20.0
+    skip_s: float = 3.0  # of the transfer's start, left out of the rates
+    seed: int = 1
+    upload: bool = False
+    flows: int = 1
+    scheduler: str = "weighted"
+    speeds: bool = True  # whether the lines' speeds are configured
+    probe_hz: float = 50.0
+    probe_dscp: int = 0
+    events: Sequence[tuple[float, Callable[[World], None]]] = ()
+
+    def direction(self, line: shape.Line) -> Shape:
+        """Of the transfer."""
+        found = line.up if self.upload else line.down
+        assert found is not None
+        return found
+
+    @property
+    def capacities(self) -> list[float]:
+        """bit/s that TCP would get from each line if its loss were repaired."""
+        shapes = [self.direction(line) for line in self.lines]
+        return [(one.rate_bps or 0.0) * MSS_BYTES / FULL_FRAME_BYTES * (1 - one.loss) for one in shapes]
+
+
+@dataclass
+class Result:
+    """Rates in bit/s, times in seconds; what is per line is in the lines' order."""
+
+    goodput_bps: float = 0.0
+    share: float = 0.0  # of the sum
+    eab: float = 0.0
+    to_90_s: float | None = None
+    first_second_share: float = 0.0  # of the final rate
+    retransmitted: int = 0
+    timeouts: int = 0
+    recoveries: int = 0
+    undone: int = 0
+    tap_drops: int = 0
+    silence_s: float = 0.0
+    carried: list[float] = field(default_factory=list)  # share of the bytes
+    used: list[float] = field(default_factory=list)  # share of each line's rate
+    queue_p99_s: list[float] = field(default_factory=list)  # in the modem
+    lost: list[int] = field(default_factory=list)
+    overflowed: list[int] = field(default_factory=list)
+    probe_p50_s: float | None = None
+    probe_p99_s: float | None = None
+    probe_lost: int = 0
+    probe_silence_s: float = 0.0
+    hold_p50_s: float = 0.0
+    hold_p99_s: float = 0.0
+    jain: float = 1.0
+    drops: dict[str, int] = field(default_factory=dict)
+    flows_bps: list[float] = field(default_factory=list)
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else 0.0
+
+
+def eab(goodput: float, capacities: Sequence[float]) -> float:
+    """Experimental aggregation benefit: 1 is the sum, 0 the best line."""
+    best, total = max(capacities), sum(capacities)
+    if goodput < best:
+        return (goodput - best) / best
+    return (goodput - best) / (total - best) if total > best else 0.0
+
+
+class Host:
+    """What stands behind one end: TCP by ports, and the probe."""
+
+    def __init__(self, clock: Clock, emit: Callable[[bytes], Any]) -> None:
+        self.clock = clock
+        self.emit = emit
+        self.tcp: dict[int, TcpSender | TcpReceiver] = {}  # by the port it listens at
+        self.on_datagram: Callable[[int], None] = lambda number: None
+
+    def take(self, parts: Sequence[Any]) -> None:
+        """A frame from the network."""
+        head, length = head_of(parts)
+        if protocol_of(head) == UDP:
+            for _, number in numbers_of(head, length, PROBE_BYTES):
+                self.on_datagram(number)
+            return
+        one = parse(head, length)
+        self.tcp[one.target].receive(one)
+
+
+class Probe:
+    """A constant rate of small datagrams that the other host sends back."""
+
+    def __init__(self, near: Host, far: Host, hz: float, *, near_is_server: bool, dscp: int = 0) -> None:
+        self.clock = near.clock
+        self.near = near
+        self.interval = 1 / hz
+        self.sent: list[float] = []
+        self.arrived: dict[int, float] = {}  # at the far host
+        self.back: dict[int, float] = {}
+        self.until = float("inf")
+        self._make = lambda number: datagram(near_is_server, PROBE_PORT, number, PROBE_BYTES, dscp)
+
+        def echo(number: int) -> None:
+            self.arrived.setdefault(number, self.clock.now)
+            far.emit(datagram(not near_is_server, PROBE_PORT, number, PROBE_BYTES, dscp))
+
+        def returned(number: int) -> None:
+            self.back.setdefault(number, self.clock.now)
+
+        far.on_datagram, near.on_datagram = echo, returned
+
+    def start(self) -> None:
+        if self.clock.now >= self.until:
+            return
+        self.sent.append(self.clock.now)
+        self.near.emit(self._make(len(self.sent) - 1))
+        self.clock.at(self.clock.now + self.interval, self.start)
+
+
+@contextlib.contextmanager
+def holds_of(clock: Clock) -> Iterator[list[float]]:
+    """How long each chunk was held behind a gap, 0 left out; of both ends."""
+    holds: list[float] = []
+    plain = Reorder.pop
+
+    def pop(self: Reorder[Any]) -> Any:
+        entry = self.held.get(self.expected)
+        if entry is not None:
+            holds.append(clock.now - entry[0])
+        return plain(self)
+
+    Reorder.pop = pop  # type: ignore[method-assign]
+    try:
+        yield holds
+    finally:
+        Reorder.pop = plain  # type: ignore[method-assign]
+
+
+class _Run:
+    """One scenario under way."""
+
+    def __init__(self, scenario: Scenario, clock: Clock, near: Host, far: Host, gso: Callable[[], int]) -> None:
+        self.scenario = scenario
+        self.clock = clock
+        rng = random.Random(scenario.seed)
+        server = not scenario.upload
+        self.senders: list[TcpSender] = []
+        self.receivers: list[TcpReceiver] = []
+        for i in range(scenario.flows):
+            ports = PORTS[0], PORTS[1] + i
+            sender = TcpSender(
+                clock,
+                near.emit,
+                from_server=server,
+                ports=ports,
+                cc=scenario.cc,
+                gso_bytes=gso,
+                random=rng.randrange,
+            )
+            receiver = TcpReceiver(clock, far.emit, from_server=not server, ports=(ports[1], ports[0]))
+            near.tcp[ports[0]] = sender
+            far.tcp[ports[1]] = receiver
+            # Both flows end at one port of the near host: told apart by the far one's.
+            self.senders.append(sender)
+            self.receivers.append(receiver)
+        if scenario.flows > 1:
+            _Demux(near, self.senders)
+        self.probe: Probe | None = None
+        if scenario.probe_hz:
+            self.probe = Probe(
+                near, far, scenario.probe_hz, near_is_server=server, dscp=scenario.probe_dscp
+            )
+
+    def start(self) -> None:
+        for sender in self.senders:
+            sender.start()
+        if self.probe is not None:
+            self.probe.until = self.clock.now + self.scenario.seconds - 1.0
+            self.probe.start()
+
+    def delivered_bits(self) -> list[float]:
+        return [receiver.delivered * MSS_BYTES * 8.0 for receiver in self.receivers]
+
+
+class _Demux:
+    """Several connections from one port."""
+
+    def __init__(self, host: Host, senders: Sequence[TcpSender]) -> None:
+        by_peer = {sender.ports[1]: sender for sender in senders}
+
+        def receive(one: Any) -> None:
+            by_peer[one.source].receive(one)
+
+        self.receive = receive
+        host.tcp[PORTS[0]] = self  # type: ignore[assignment]
+
+
+def simulate(
+    scenario: Scenario, trace: TextIO | None = None, look: Callable[[World], dict[str, Any]] | None = None
+) -> Result:
+    """The scenario through the bond. `trace` gets a JSON line each 50 ms; `look` may add to it."""
+    speeds = [(line.up.rate_bps, line.down.rate_bps) if scenario.speeds else (0, 0) for line in scenario.lines]
+    lines = [
+        Line(i, shape=line, rate_bps=int(up or 0), down_bps=int(down or 0))
+        for i, (line, (up, down)) in enumerate(zip(scenario.lines, speeds, strict=True))
+    ]
+    world = World(lines, seed=scenario.seed, quiet=True)
+    world.record = False
+    server = world.start_server(scheduler=scenario.scheduler)
+    client = world.start_client(scheduler=scenario.scheduler)
+    hosts = []
+    for end in (server, client):
+        host = Host(world.clock, end.tap.offer)
+        end.tap.sink = host.take
+        hosts.append(host)
+    near, far = hosts[::-1] if scenario.upload else hosts
+    near_end = client if scenario.upload else server
+    tap: VirtualTap = near_end.tap
+    run = _Run(scenario, world.clock, near, far, lambda: tap.gso_bytes)
+    world.wait(world.all_active, OPEN_WITHIN_S)
+    world.run(SETTLE_S)
+    for at, event in scenario.events:
+        world.at(world.now + at, lambda event=event: event(world))
+    pipes = [line.pipes[scenario.upload] for line in lines]
+    with holds_of(world.clock) as holds:
+        result = _measure(run, pipes, lambda: _traced(world, near_end, run, look), world, trace)
+    chunks = sum(link.rx_datagrams for end in (client, server) for link in end.session.links.values())
+    waits = [*holds, *([0.0] * max(0, chunks - len(holds)))]
+    result.hold_p50_s, result.hold_p99_s = quantile(waits, 0.5), quantile(waits, 0.99)
+    result.tap_drops = tap.dropped
+    result.drops = {
+        f"{name}.{reason}": count
+        for name, end in (("client", client), ("server", server))
+        for reason, count in end.dropped.items()
+    }
+    return result
+
+
+def simulate_plain(scenario: Scenario) -> Result:
+    """The scenario over its first line without a bond: the yardstick."""
+    (line, *_) = scenario.lines
+    world = PlainWorld(line)
+    near, far = (world.client, world.server) if scenario.upload else (world.server, world.client)
+    run = _Run(scenario, world.clock, near, far, lambda: 65_000)
+    pipe = world.pipes[scenario.upload]
+    return _measure(run, [pipe], dict, world, None)
+
+
+class PlainWorld:
+    """Two hosts and a line between them: frames are cut into packets, as a kernel does."""
+
+    def __init__(self, line: shape.Line) -> None:
+        self.clock = Clock()
+        self.pipes = {True: Pipe(line.up or Shape()), False: Pipe(line.down or Shape())}
+        self.client = Host(self.clock, lambda frame: self._carry(frame, True))
+        self.server = Host(self.clock, lambda frame: self._carry(frame, False))
+        self._due = {True: float("inf"), False: float("inf")}
+
+    def run(self, seconds: float) -> None:
+        end = self.clock.now + seconds
+        while self.clock.step(end):
+            pass
+        self.clock.now = end
+
+    def _carry(self, frame: bytes, to_server: bool) -> None:
+        for packet in cut(frame):
+            self.pipes[to_server].offer(packet[10:], self.clock.now)
+        self._pump(to_server)
+
+    def _pump(self, to_server: bool) -> None:
+        due = self.pipes[to_server].next_deadline()
+        if due is not None and due < self._due[to_server]:
+            self._due[to_server] = due
+            self.clock.at(due, lambda: self._drain(to_server))
+
+    def _drain(self, to_server: bool) -> None:
+        self._due[to_server] = float("inf")
+        host = self.server if to_server else self.client
+        for packet in self.pipes[to_server].due(self.clock.now):
+            host.take([bytes(10) + packet])
+        self._pump(to_server)
+
+
+def _traced(
+    world: World, end: Any, run: _Run, look: Callable[[World], dict[str, Any]] | None
+) -> dict[str, Any]:
+    """The bond's part of a trace line."""
+    row: dict[str, Any] = {"queued": end._out.queued, "tap": len(end.tap.frames)}
+    row.update(look(world) if look is not None else {})
+    return row
+
+
+def _measure(
+    run: _Run, pipes: Sequence[Pipe], look: Callable[[], dict[str, Any]], world: Any, trace: TextIO | None
+) -> Result:
+    scenario, clock = run.scenario, run.clock
+    run.start()
+    start = clock.now
+    sums = [0.0]
+    queues: list[list[float]] = [[] for _ in pipes]
+    at_skip = run.delivered_bits()
+    out_at_skip = [pipe.bytes_out for pipe in pipes]
+    out_before = list(out_at_skip)
+    steps = round(scenario.seconds / SAMPLE_S)
+    skip = round(scenario.skip_s / SAMPLE_S)
+    for step in range(1, steps + 1):
+        world.run(start + step * SAMPLE_S - clock.now)
+        now = clock.now
+        sums.append(sum(run.delivered_bits()))
+        rates = [pipe.shape.rate_bps or 1e12 for pipe in pipes]
+        waiting = [pipe.queued_bytes(now) * 8 / rate for pipe, rate in zip(pipes, rates, strict=True)]
+        if step == skip:
+            at_skip = run.delivered_bits()
+            out_at_skip = [pipe.bytes_out for pipe in pipes]
+        if step > skip:
+            for samples, wait in zip(queues, waiting, strict=True):
+                samples.append(wait)
+        if trace is not None:
+            out = [pipe.bytes_out for pipe in pipes]
+            row = {
+                "t": round(now - start, 3),
+                "goodput": (sums[-1] - sums[-2]) / SAMPLE_S,
+                "flows": [
+                    {
+                        "cwnd": round(sender.cwnd, 1),
+                        "ssthresh": min(sender.ssthresh, 1e9),
+                        "in_flight": sender.in_flight,
+                        "state": sender.state,
+                        "srtt": round(sender.srtt, 4),
+                        "retransmitted": sender.retransmitted,
+                    }
+                    for sender in run.senders
+                ],
+                "lines": [
+                    {"rate": (one - before) * 8 / SAMPLE_S, "queue_s": round(wait, 4), "in_pipe": len(pipe)}
+                    for one, before, wait, pipe in zip(out, out_before, waiting, pipes, strict=True)
+                ],
+                **look(),
+            }
+            trace.write(json.dumps(row) + "\n")
+            out_before = out
+    return _summary(run, pipes, sums, queues, at_skip, out_at_skip)
+
+
+def _summary(
+    run: _Run,
+    pipes: Sequence[Pipe],
+    sums: Sequence[float],
+    queues: Sequence[Sequence[float]],
+    at_skip: Sequence[float],
+    out_at_skip: Sequence[int],
+) -> Result:
+    scenario = run.scenario
+    result = Result()
+    span = scenario.seconds - scenario.skip_s
+    result.flows_bps = [
+        (bits - before) / span for bits, before in zip(run.delivered_bits(), at_skip, strict=True)
+    ]
+    capacities = scenario.capacities[: len(pipes)]
+    total = result.goodput_bps = sum(result.flows_bps)
+    result.share = total / sum(capacities) if sum(capacities) else 0.0
+    result.eab = eab(total, capacities) if sum(capacities) else 0.0
+    squares = sum(rate * rate for rate in result.flows_bps)
+    result.jain = total * total / (len(result.flows_bps) * squares) if squares else 0.0
+    per_s = round(1 / SAMPLE_S)
+    if len(sums) > per_s and total:
+        result.first_second_share = sums[per_s] / total
+        window = per_s // 2
+        for i in range(window, len(sums)):
+            if (sums[i] - sums[i - window]) / (window * SAMPLE_S) >= 0.9 * total:
+                result.to_90_s = (i - window / 2) * SAMPLE_S
+                break
+    result.retransmitted = sum(sender.retransmitted for sender in run.senders)
+    result.timeouts = sum(sender.timeouts for sender in run.senders)
+    result.recoveries = sum(sender.recoveries for sender in run.senders)
+    result.undone = sum(sender.undone for sender in run.senders)
+    result.silence_s = max(receiver.silence_s for receiver in run.receivers)
+    carried = [pipe.bytes_out - before for pipe, before in zip(pipes, out_at_skip, strict=True)]
+    result.carried = [one / max(sum(carried), 1) for one in carried]
+    result.used = [
+        one * 8 / span / (pipe.shape.rate_bps or 1e12) for one, pipe in zip(carried, pipes, strict=True)
+    ]
+    result.queue_p99_s = [quantile(samples, 0.99) for samples in queues]
+    result.lost = [pipe.refused["loss"] for pipe in pipes]
+    result.overflowed = [pipe.refused["queue"] for pipe in pipes]
+    if run.probe is not None:
+        _probe_summary(result, run.probe)
+    return result
+
+
+def _probe_summary(result: Result, probe: Probe) -> None:
+    rtts = [at - probe.sent[number] for number, at in probe.back.items()]
+    result.probe_p50_s, result.probe_p99_s = quantile(rtts, 0.5), quantile(rtts, 0.99)
+    result.probe_lost = len(probe.sent) - len(probe.back)
+    arrivals = sorted(probe.arrived.values())
+    result.probe_silence_s = max(
+        (later - earlier for earlier, later in zip(arrivals, arrivals[1:], strict=False)), default=0.0
+    )
+
+
+def as_dict(result: Result) -> dict[str, Any]:
+    return asdict(result)

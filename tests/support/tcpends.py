@@ -1,0 +1,653 @@
+"""Both ends of a simulated TCP connection, as near to Linux 6.x as bonding needs.
+
+The sender: SYN, slow start, SACK scoreboard with RACK (RFC 8985, strict until reordering was seen, then a
+quarter of min_rtt that DSACKs widen), PRR (RFC 6937), tail loss probe, retransmission timeout of at least
+200 ms, undo of needless reductions by timestamps (Eifel) and by DSACK, super-frames sized as
+tcp_tso_autosize does. The receiver: an ACK per super-frame or second segment, quick ACKs at first, 40 ms
+delayed ACK, SACK and DSACK.
+
+Left out: closing, Nagle, window autotuning (both windows are WINDOW_BYTES from the start), ACK compression,
+F-RTO beyond what the timestamps tell, ECN. A super-frame dropped by the TAP's queue is lost without the sender
+being told, as in Linux.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections import OrderedDict
+from collections.abc import Callable
+from heapq import heappop, heappush
+from typing import Any
+
+from congestion import ALGORITHMS, INITIAL_WINDOW, NEVER, Sample
+from tcpframes import ACK, DATA_HEAD_BYTES, MSS_BYTES, SYN, WORD, Segment, segment
+from virtualloop import Clock
+
+WINDOW_BYTES = 3_000_000  # half of tcp_rmem's 6 MB is payload
+RTO_MIN_S, RTO_MAX_S, RTO_INITIAL_S = 0.2, 120.0, 1.0
+DELAYED_ACK_S = 0.040
+QUICK_ACKS = 16
+DUPLICATE_ACKS = 3
+STAMP_S = 0.001
+REO_WND_PERSIST = 16
+GSO_SHIFT_S = 1 / 1024  # of the pacing rate in one super-frame
+
+
+class Ranges:
+    """Disjoint half-open ranges of integers."""
+
+    __slots__ = ("lefts", "rights")
+
+    def __init__(self) -> None:
+        self.lefts: list[int] = []
+        self.rights: list[int] = []
+
+    def add(self, left: int, right: int) -> list[tuple[int, int]]:
+        """Cover [left, right); what was not covered before."""
+        lefts, rights = self.lefts, self.rights
+        first = bisect_left(rights, left)
+        past = bisect_right(lefts, right)
+        fresh, at = [], left
+        for i in range(first, past):
+            if lefts[i] > at:
+                fresh.append((at, lefts[i]))
+            at = max(at, rights[i])
+        if at < right:
+            fresh.append((at, right))
+        if first < past:
+            left, right = min(left, lefts[first]), max(right, rights[past - 1])
+        lefts[first:past] = [left]
+        rights[first:past] = [right]
+        return fresh
+
+    def drop_below(self, bound: int) -> None:
+        count = bisect_right(self.rights, bound)
+        del self.lefts[:count], self.rights[:count]
+        if self.lefts and self.lefts[0] < bound:
+            self.lefts[0] = bound
+
+    def around(self, point: int) -> tuple[int, int] | None:
+        i = bisect_right(self.lefts, point) - 1
+        return (self.lefts[i], self.rights[i]) if i >= 0 and point < self.rights[i] else None
+
+
+class Alarm:
+    """One timer that may be moved as often as one likes."""
+
+    def __init__(self, clock: Clock, ring: Callable[[], None]) -> None:
+        self._clock = clock
+        self._ring = ring
+        self._armed = NEVER
+        self.due = NEVER
+
+    def set(self, due: float) -> None:
+        self.due = due
+        if due < self._armed:
+            self._armed = due
+            self._clock.at(due, self._event)
+
+    def _event(self) -> None:
+        now = self._clock.now
+        if self._armed > now:
+            return  # an earlier one has been armed since, and has come
+        self._armed = NEVER
+        if self.due <= now:
+            self.due = NEVER
+            self._ring()
+        elif self.due < NEVER:
+            self.set(self.due)
+
+
+class Flight:
+    """One segment on its way."""
+
+    __slots__ = ("delivered", "delivered_at", "first_sent", "resent", "sacked", "sent")
+
+
+class TcpSender:
+    """Sends without end, or `limit` segments. `emit(frame)` hands a frame to the host's device."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        emit: Callable[[bytes], Any],
+        *,
+        from_server: bool,
+        ports: tuple[int, int],
+        cc: str,
+        gso_bytes: Callable[[], int] = lambda: 65_000,
+        limit: int | None = None,
+        random: Callable[[int], int] = lambda bound: bound // 2,
+    ) -> None:
+        self.clock = clock
+        self.emit = emit
+        self.from_server = from_server
+        self.ports = ports
+        self.gso_bytes = gso_bytes
+        self.limit = limit if limit is not None else 1 << 60
+        self.random = random
+        self.una = self.next_segment = 0
+        self.window = WINDOW_BYTES // MSS_BYTES
+        self.cwnd, self.ssthresh = INITIAL_WINDOW, NEVER
+        self.srtt = self.rttvar = 0.0
+        self.min_rtt = NEVER
+        self.state = "closed"  # then open, recovery, loss
+        self.segments: dict[int, Flight] = {}  # sent, neither acknowledged nor forgotten
+        self.flying: OrderedDict[int, Flight] = OrderedDict()  # neither sacked nor lost, by time sent
+        self.lost: list[int] = []  # a heap, may hold some that are no longer
+        self.is_lost: set[int] = set()
+        self.sacked = Ranges()
+        self.sacked_count = 0
+        self.highest_sacked = 0
+        self.delivered = 0
+        self.delivered_at = self.first_sent = 0.0
+        self.recovery_point = 0
+        self.retransmitted = self.timeouts = self.recoveries = self.undone = self.probes = 0
+        self.done_at: float | None = None
+        # RACK
+        self.rack_sent, self.rack_end, self.rack_rtt = 0.0, 0, 0.0
+        self.reordering_seen = False
+        self.reo_steps, self.reo_persist, self.reo_delivered = 1, 0, 0
+        # PRR
+        self.prr_delivered = self.prr_out = 0
+        self.prior_cwnd = 0.0
+        # undo
+        self.undo_cwnd = self.undo_ssthresh = 0.0
+        self.undo_left = -1  # retransmissions of this episode that no DSACK came for; -1: nothing to undo
+        self.retransmit_stamp = 0
+        self.backoff = 1
+        self.probing = False
+        self.last_in_flight = 0
+        self.limited = False  # by its window, in the last round
+        self.echo = 0
+        self._syn_at = 0.0
+        self._next_send = 0.0
+        self._rto_alarm = Alarm(clock, self._on_timer)
+        self._rack_alarm = Alarm(clock, self._on_rack)
+        self._pace_alarm = Alarm(clock, self._send)
+        self.cc = ALGORITHMS[cc](self)
+
+    # -- opening --------------------------------------------------------------------------------
+    def start(self) -> None:
+        self._syn_at = self.clock.now
+        self.emit(segment(self.from_server, self.ports, -1, 0, (self._stamp(), 0), flags=SYN))
+        self._rto_alarm.set(self.clock.now + RTO_INITIAL_S * self.backoff)
+
+    @property
+    def in_flight(self) -> int:
+        return len(self.flying)
+
+    def _stamp(self) -> int:
+        return int(self.clock.now / STAMP_S)
+
+    def receive(self, one: Segment) -> None:
+        now = self.clock.now
+        self.echo = one.stamp
+        if self.state == "closed":
+            if one.flags & SYN:
+                self.state = "open"
+                self.backoff = 1
+                self._rtt(now - self._syn_at)
+                sample = Sample()
+                sample.rtt = now - self._syn_at
+                self.delivered_at = self.first_sent = now
+                self.cc.sampled(sample, now)
+                self.emit(segment(self.from_server, self.ports, 0, 0, (self._stamp(), self.echo)))
+                self._rto_alarm.set(NEVER)
+                self._send()
+            return
+        if not one.flags & SYN:
+            self._acknowledged(one, now)
+
+    # -- acknowledgements -----------------------------------------------------------------------
+    def _number(self, sequence: int) -> int:
+        """Segment number of a 32-bit sequence number near `una`."""
+        base = self.una * MSS_BYTES
+        ahead = (sequence - base) % WORD
+        return (base + (ahead if ahead < WORD // 2 else ahead - WORD)) // MSS_BYTES
+
+    def _acknowledged(self, one: Segment, now: float) -> None:
+        ack = self._number(one.ack)
+        sample = Sample()
+        sample.prior_in_flight = len(self.flying)
+        delivered_before = self.delivered
+        self._best: Flight | None = None
+        self._rtt_from: Flight | None = None
+        ack = min(ack, self.next_segment)
+        advanced = ack > self.una
+        duplicate = False
+        blocks = [(self._number(left), self._number(right)) for left, right in one.blocks]
+        if blocks and (
+            blocks[0][1] <= ack or (len(blocks) > 1 and blocks[1][0] <= blocks[0][0] and blocks[0][1] <= blocks[1][1])
+        ):
+            blocks.pop(0)
+            duplicate = True
+        if advanced:
+            for number in range(self.una, ack):
+                flight = self.segments.pop(number)
+                if flight.sacked:
+                    self.sacked_count -= 1
+                else:
+                    self._delivered(number, flight, now)
+            self.una = ack
+            self.sacked.drop_below(ack)
+            self.backoff = 1
+        for left, right in blocks:
+            if right > self.una:
+                for first, past in self.sacked.add(max(left, self.una), min(right, self.next_segment)):
+                    for number in range(first, past):
+                        flight = self.segments[number]
+                        flight.sacked = True
+                        self.sacked_count += 1
+                        self._delivered(number, flight, now)
+        if self._rtt_from is not None:
+            sample.rtt = now - self._rtt_from.sent
+            self._rtt(sample.rtt)
+        sample.acked = self.delivered - delivered_before
+        self._rate(sample, now)
+        if duplicate:
+            self._duplicate()
+        self._undo_by_stamp(one.echo, advanced)
+        if self.state != "open" and self.una >= self.recovery_point:
+            self._recovered()
+        lost_before = len(self.is_lost)
+        self._detect(now)
+        sample.losses = max(0, len(self.is_lost) - lost_before)
+        if self.is_lost and self.state == "open":
+            self._enter_recovery()
+        self._control(sample, now)
+        if advanced or sample.acked:
+            self._arm(now)
+        if self.una >= self.limit and self.done_at is None:
+            self.done_at = now
+        self._send()
+
+    def _delivered(self, number: int, flight: Flight, now: float) -> None:
+        """The receiver has it, by ACK or by SACK."""
+        self.delivered += 1
+        self.delivered_at = now
+        self.flying.pop(number, None)
+        self.is_lost.discard(number)
+        if not flight.resent:
+            if number < self.highest_sacked:
+                self.reordering_seen = True
+            if self._rtt_from is None or flight.sent >= self._rtt_from.sent:
+                self._rtt_from = flight
+        if self._best is None or flight.sent >= self._best.sent:
+            self._best = flight
+        if number >= self.highest_sacked:
+            self.highest_sacked = number + 1
+        rtt = now - flight.sent
+        if not (flight.resent and rtt < self.min_rtt) and (flight.sent, number) > (
+            self.rack_sent,
+            self.rack_end,
+        ):
+            self.rack_sent, self.rack_end, self.rack_rtt = flight.sent, number, rtt
+
+    def _rate(self, sample: Sample, now: float) -> None:
+        """Delivery rate as tcp_rate.c samples it."""
+        best = self._best
+        if best is None:
+            return
+        self.first_sent = best.sent
+        sample.prior_delivered = best.delivered
+        sample.delivered = self.delivered - best.delivered
+        sample.interval = max(best.sent - best.first_sent, now - best.delivered_at)
+        if sample.interval < self.min_rtt:
+            sample.interval = -1.0
+
+    def _rtt(self, rtt: float) -> None:
+        self.min_rtt = min(self.min_rtt, rtt)  # Linux forgets after 300 s
+        if not self.srtt:
+            self.srtt, self.rttvar = rtt, rtt / 2
+            return
+        self.rttvar += (abs(self.srtt - rtt) - self.rttvar) / 4
+        self.srtt += (rtt - self.srtt) / 8
+
+    @property
+    def rto(self) -> float:
+        if not self.srtt:
+            return RTO_INITIAL_S
+        return self.srtt + max(4 * self.rttvar, RTO_MIN_S)
+
+    # -- RACK -----------------------------------------------------------------------------------
+    def _reorder_window(self) -> float:
+        if not self.reordering_seen and (self.state != "open" or self.sacked_count >= DUPLICATE_ACKS):
+            return 0.0
+        return float(min(self.min_rtt / 4 * self.reo_steps, self.srtt))
+
+    def _detect(self, now: float) -> None:
+        """Mark what RACK takes for lost."""
+        if not self.rack_sent:
+            return
+        patience = self.rack_rtt + self._reorder_window()
+        due = NEVER
+        while self.flying:
+            number, flight = next(iter(self.flying.items()))
+            if (flight.sent, number) >= (self.rack_sent, self.rack_end):
+                break
+            if flight.sent + patience - now > 0:
+                due = flight.sent + patience
+                break
+            self._mark_lost(number)
+        self._rack_alarm.set(due)
+
+    def _mark_lost(self, number: int) -> None:
+        del self.flying[number]
+        self.is_lost.add(number)
+        heappush(self.lost, number)
+
+    def _on_rack(self) -> None:
+        self._detect(self.clock.now)
+        if self.is_lost and self.state == "open":
+            self._enter_recovery()
+        self._send()
+
+    def _duplicate(self) -> None:
+        """A DSACK: the receiver had it already."""
+        if self.delivered > self.reo_delivered:  # once a round trip
+            self.reo_delivered = self.delivered + len(self.flying)
+            self.reo_steps = min(self.reo_steps + 1, 255)
+            self.reo_persist = REO_WND_PERSIST
+        self.reordering_seen = True
+        if self.undo_left > 0:
+            self.undo_left -= 1
+            if not self.undo_left:
+                self._undo()
+
+    # -- states ---------------------------------------------------------------------------------
+    def _remember(self) -> None:
+        self.undo_cwnd, self.undo_ssthresh = self.cwnd, self.ssthresh
+        self.undo_left = 0
+        self.retransmit_stamp = 0
+        self.recovery_point = self.next_segment
+
+    def _enter_recovery(self) -> None:
+        self._remember()
+        self.recoveries += 1
+        self.prior_cwnd = self.cwnd
+        self.ssthresh = self.cc.ssthresh()
+        self.state = "recovery"
+        self.prr_delivered = self.prr_out = 0
+
+    def _recovered(self) -> None:
+        if self.state == "recovery" and not self.cc.paced:
+            self.cwnd = self.ssthresh
+        self.state = "open"
+        if self.reo_persist > 0:
+            self.reo_persist -= 1
+            if not self.reo_persist:
+                self.reo_steps = 1
+
+    def _undo_by_stamp(self, echo: int, advanced: bool) -> None:
+        """Eifel: the ACK answers an original that was taken for lost."""
+        if advanced and self.state != "open" and self.retransmit_stamp and echo < self.retransmit_stamp:
+            self.reordering_seen = True
+            self._undo()
+            self.state = "open"
+            for number in sorted(self.is_lost, reverse=True):
+                self.flying[number] = self.segments[number]
+                self.flying.move_to_end(number, last=False)
+            self.is_lost.clear()
+            self.lost.clear()
+
+    def _undo(self) -> None:
+        self.undone += 1
+        self.cwnd = max(self.cwnd, self.undo_cwnd)
+        self.ssthresh = max(self.ssthresh, self.undo_ssthresh)
+        self.undo_left = -1
+        self.retransmit_stamp = 0
+        self.cc.restored()
+
+    def _on_timer(self) -> None:
+        if self.state == "closed":
+            self.backoff *= 2
+            self.start()
+        elif self.probing:
+            self._probe_tail()
+        elif self.segments:
+            self._timed_out()
+
+    def _timed_out(self) -> None:
+        self.timeouts += 1
+        self.backoff *= 2
+        if self.state != "loss":
+            self._remember()
+            self.ssthresh = self.cc.ssthresh()
+            self.state = "loss"
+        self.cc.lost_all()
+        for number in list(self.flying):
+            self._mark_lost(number)
+        self.cwnd = 1.0
+        self.recovery_point = self.next_segment
+        self._arm(self.clock.now)
+        self._send()
+
+    def _probe_tail(self) -> None:
+        """RFC 8985, 7: something new, or the last segment again."""
+        self.probes += 1
+        self.probing = False
+        self._rto_alarm.set(self.clock.now + self.rto * self.backoff)
+        if self.next_segment < self.limit and self.next_segment < self.una + self.window:
+            self._transmit(self.next_segment, 1, self.clock.now)
+            self.next_segment += 1
+        elif self.flying:
+            self._transmit(max(self.flying), 1, self.clock.now)
+
+    def _arm(self, now: float) -> None:
+        if not self.segments:
+            self._rto_alarm.set(NEVER)
+            return
+        self.probing = self.state == "open" and not self.is_lost and not self.sacked_count
+        timeout = self.rto * self.backoff
+        if self.probing:
+            timeout = min(timeout, 2 * self.srtt + (RTO_MIN_S if len(self.segments) == 1 else 0.002))
+        self._rto_alarm.set(now + timeout)
+
+    # -- the window -----------------------------------------------------------------------------
+    def _control(self, sample: Sample, now: float) -> None:
+        if self.state == "recovery" and not self.cc.paced:
+            self._reduce(sample)
+        elif sample.acked and not self.cc.paced and (
+            self.limited or (self.cwnd < self.ssthresh and self.cwnd < 2 * self.last_in_flight)
+        ):
+            self.cc.acked(sample, now)
+        self.cc.sampled(sample, now)
+
+    def _reduce(self, sample: Sample) -> None:
+        """Proportional rate reduction (RFC 6937)."""
+        self.prr_delivered += sample.acked
+        pipe = len(self.flying)
+        delta = self.ssthresh - pipe
+        if delta < 0:
+            target = -(-self.ssthresh * self.prr_delivered // max(self.prior_cwnd, 1))
+            send = target - self.prr_out
+        else:
+            send = max(self.prr_delivered - self.prr_out, sample.acked)
+            if sample.acked and not sample.losses:
+                send += 1
+            send = min(delta, send)
+        send = max(send, 0 if self.prr_out else 1)
+        self.cwnd = pipe + send
+
+    # -- out ------------------------------------------------------------------------------------
+    def burst_segments(self) -> int:
+        """tcp_tso_autosize: about a millisecond of the pacing rate, at least two."""
+        size = min(self.cc.pacing_rate() * GSO_SHIFT_S, (self.gso_bytes() - DATA_HEAD_BYTES) / MSS_BYTES)
+        return max(int(size), min(2, max(1, self.gso_bytes() // MSS_BYTES)))
+
+    def _send(self) -> None:
+        now = self.clock.now
+        burst = self.burst_segments()
+        paced = self.cc.paced
+        while True:
+            room = int(self.cwnd) - len(self.flying)
+            if room <= 0:
+                self.limited = True
+                break
+            if paced and now < self._next_send:
+                self._pace_alarm.set(self._next_send)
+                break
+            count = self._resend(min(room, burst), now)
+            if not count:
+                left = min(self.limit, self.una + self.window) - self.next_segment
+                count = min(room, burst, left)
+                if count <= 0:
+                    self.limited = room <= 0
+                    break
+                if count < burst and count < left and self.flying and count < max(int(self.cwnd / 3), 1):
+                    self.limited = True  # tcp_tso_should_defer: more room comes with the next ACK
+                    break
+                self._transmit(self.next_segment, count, now)
+                self.next_segment += count
+            if paced:
+                self._next_send = max(now, self._next_send) + count / self.cc.pacing_rate()
+        self.last_in_flight = max(len(self.flying), 1)
+
+    def _resend(self, most: int, now: float) -> int:
+        """The next lost segments, as many as neighbour each other; how many."""
+        lost = self.lost
+        while lost and lost[0] not in self.is_lost:
+            heappop(lost)
+        if not lost:
+            return 0
+        first = heappop(lost)
+        count = 1
+        while count < most and lost and lost[0] == first + count and lost[0] in self.is_lost:
+            heappop(lost)
+            count += 1
+        if not self.retransmit_stamp:
+            self.retransmit_stamp = self._stamp()
+        if self.undo_left >= 0:
+            self.undo_left += count
+        self._transmit(first, count, now)
+        return count
+
+    def _transmit(self, first: int, count: int, now: float) -> None:
+        if not self.flying:
+            self.first_sent = self.delivered_at = now
+        idle = not self.segments
+        for number in range(first, first + count):
+            flight = self.segments.get(number)
+            if flight is None:
+                flight = self.segments[number] = Flight()
+                flight.resent = flight.sacked = False
+            else:
+                flight.resent = True
+                self.retransmitted += 1
+                self.is_lost.discard(number)
+            flight.sent = now
+            flight.first_sent = self.first_sent
+            flight.delivered, flight.delivered_at = self.delivered, self.delivered_at
+            self.flying[number] = flight
+            self.flying.move_to_end(number)
+        if self.state == "recovery":
+            self.prr_out += count
+        self.emit(
+            segment(
+                self.from_server,
+                self.ports,
+                first * MSS_BYTES,
+                0,
+                (self._stamp(), self.echo),
+                payload=count * MSS_BYTES,
+                flags=ACK,
+            )
+        )
+        if idle:
+            self._arm(now)
+
+
+class TcpReceiver:
+    """The other end. `delivered` counts segments in order, `silence_s` is the longest wait between two."""
+
+    def __init__(
+        self, clock: Clock, emit: Callable[[bytes], Any], *, from_server: bool, ports: tuple[int, int]
+    ) -> None:
+        self.clock = clock
+        self.emit = emit
+        self.from_server = from_server
+        self.ports = ports
+        self.expected = 0
+        self.ahead = Ranges()
+        self.duplicates = 0
+        self.out_of_order = 0
+        self.silence_s = 0.0
+        self._advanced_at = NEVER
+        self._recent: list[int] = []  # a point in each block, the latest first
+        self._unacked = 0
+        self._quick = QUICK_ACKS
+        self._echo = 0
+        self._alarm = Alarm(clock, self._acknowledge)
+
+    @property
+    def delivered(self) -> int:
+        return self.expected
+
+    def receive(self, one: Segment) -> None:
+        if one.flags & SYN:
+            self._echo = one.stamp
+            stamps = (int(self.clock.now / STAMP_S), one.stamp)
+            self.emit(segment(self.from_server, self.ports, -1, 0, stamps, flags=SYN | ACK))
+            return
+        if not one.payload:
+            return
+        base = self.expected * MSS_BYTES
+        ahead = (one.sequence - base) % WORD
+        first = (base + (ahead if ahead < WORD // 2 else ahead - WORD)) // MSS_BYTES
+        self._data(first, first + -(-one.payload // MSS_BYTES), one.stamp)
+
+    def _data(self, first: int, past: int, stamp: int) -> None:
+        if past <= self.expected or self._have(first, past):
+            self.duplicates += past - first
+            self._acknowledge((first, past))
+            return
+        if first > self.expected:
+            self.out_of_order += past - first
+            self.ahead.add(first, past)
+            self._recent = [first, *(point for point in self._recent if not first <= point < past)][:8]
+            self._acknowledge()
+            return
+        self._echo = stamp
+        gap = bool(self.ahead.lefts)
+        self._advance(past)
+        self._unacked += past - first
+        if gap or self._unacked >= 2 or self._quick > 0:
+            self._quick -= 1
+            self._acknowledge()
+        elif self._alarm.due == NEVER:
+            self._alarm.set(self.clock.now + DELAYED_ACK_S)
+
+    def _have(self, first: int, past: int) -> bool:
+        block = self.ahead.around(first)
+        return block is not None and past <= block[1]
+
+    def _advance(self, past: int) -> None:
+        now = self.clock.now
+        self.silence_s = max(self.silence_s, now - self._advanced_at)
+        self._advanced_at = now
+        block = self.ahead.around(past - 1) or self.ahead.around(past)
+        self.expected = max(past, block[1] if block is not None else 0)
+        self.ahead.drop_below(self.expected)
+
+    def _acknowledge(self, duplicate: tuple[int, int] | None = None) -> None:
+        self._unacked = 0
+        self._alarm.due = NEVER
+        blocks: list[tuple[int, int]] = []
+        if self.ahead.lefts:
+            for point in self._recent:
+                block = self.ahead.around(point)
+                if block is not None and block not in blocks:
+                    blocks.append(block)
+                    if len(blocks) == 3:
+                        break
+        if duplicate is not None:
+            blocks = [duplicate, *blocks[:2]]
+        self.emit(
+            segment(
+                self.from_server,
+                self.ports,
+                0,
+                self.expected * MSS_BYTES,
+                (int(self.clock.now / STAMP_S), self._echo),
+                blocks=[(left * MSS_BYTES, right * MSS_BYTES) for left, right in blocks],
+            )
+        )
