@@ -134,6 +134,7 @@ class TcpSender:
         self.flying: OrderedDict[int, Flight] = OrderedDict()  # neither sacked nor lost, by time sent
         self.lost: list[int] = []  # a heap, may hold some that are no longer
         self.is_lost: set[int] = set()
+        self.resent: set[int] = set()  # and not delivered yet
         self.sacked = Ranges()
         self.sacked_count = 0
         self.highest_sacked = 0
@@ -266,6 +267,7 @@ class TcpSender:
         self.delivered_at = now
         self.flying.pop(number, None)
         self.is_lost.discard(number)
+        self.resent.discard(number)
         if not flight.resent:
             if number < self.highest_sacked:
                 self.reordering_seen = True
@@ -356,8 +358,9 @@ class TcpSender:
     # -- states ---------------------------------------------------------------------------------
     def _remember(self) -> None:
         self.undo_cwnd, self.undo_ssthresh = self.cwnd, self.ssthresh
-        self.undo_left = 0
-        self.retransmit_stamp = 0
+        self.undo_left = len(self.resent)
+        if not self.resent:
+            self.retransmit_stamp = 0  # else what the last episode sent again would look like an original
         self.recovery_point = self.next_segment
 
     def _enter_recovery(self) -> None:
@@ -379,7 +382,9 @@ class TcpSender:
 
     def _undo_by_stamp(self, echo: int, advanced: bool) -> None:
         """Eifel: the ACK answers an original that was taken for lost."""
-        if advanced and self.state != "open" and self.retransmit_stamp and echo < self.retransmit_stamp:
+        if not advanced or self.state == "open" or not echo < self.retransmit_stamp:
+            return
+        if self.una >= self.recovery_point or not self.resent:
             self.reordering_seen = True
             self._undo()
             self.state = "open"
@@ -533,6 +538,7 @@ class TcpSender:
             else:
                 flight.resent = True
                 self.retransmitted += 1
+                self.resent.add(number)
                 self.is_lost.discard(number)
             flight.sent = now
             flight.first_sent = self.first_sent
