@@ -270,7 +270,7 @@ class Outbound:
     def dispatch(self, now: float) -> None:
         """Give runs to lines until nothing waits or no line has room."""
         if self._dispatching:
-            return  # a line failed in mid-send and the set of lines changed: the call under way goes on with it
+            return  # a line failed in mid-send, so the lines changed: the call under way goes on with them
         self._dispatching = True
         self._dispatch(now)
         self._dispatching = False

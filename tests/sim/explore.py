@@ -1,6 +1,6 @@
 """One scenario, from the command line: see --help.
 
-    python tests/sim/explore.py 8:10 4:40:0.5:8 --cc cubic bbr --seconds 30 --seed 1
+python tests/sim/explore.py 8:10 4:40:0.5:8 --cc cubic bbr --seconds 30 --seed 1
 """
 
 import argparse
@@ -19,8 +19,8 @@ from virtualnet import World  # noqa: E402
 from bondvpn.lab import shape  # noqa: E402
 from bondvpn.lab.shape import Shape  # noqa: E402
 
-LINE = """DOWN[/UP]:DELAY[:LOSS[:JITTER[:QUEUE[:BURST]]]]: Mbit/s, ms one way, %%, ms, ms (or bytes: 9000b), mean
-length of a run of losses. UP is DOWN if left out. Example: 16/1:15 or 30/10:40:0.5:8"""
+LINE = """DOWN[/UP]:DELAY[:LOSS[:JITTER[:QUEUE[:BURST]]]]: Mbit/s, ms one way, %%, ms, ms (or bytes: 9000b),
+mean length of a run of losses. UP is DOWN if left out. Example: 16/1:15 or 30/10:40:0.5:8"""
 EVENT = "TIME:LINE:WHAT, WHAT one of cut, restore, rate=MBIT, up=MBIT, delay=MS, loss=PERCENT, jitter=MS"
 
 

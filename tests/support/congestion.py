@@ -161,9 +161,7 @@ class Cubic(Reno):
         self.current = min(self.current, rtt)
         if self.samples < self.delay_samples:
             self.samples += 1
-        elif self.current > self.delay_min + min(
-            max(self.delay_min / 8, self.delay_min_s), self.delay_max_s
-        ):
+        elif self.current > self.delay_min + min(max(self.delay_min / 8, self.delay_min_s), self.delay_max_s):
             self._exit()
 
     def _exit(self) -> None:
@@ -319,9 +317,7 @@ class Bbr:
             return
         full_length = now - self.cycle_at > self.min_rtt
         if self.pacing_gain > 1:
-            done = full_length and (
-                sample.losses or sample.prior_in_flight >= self._window(self.pacing_gain)
-            )
+            done = full_length and (sample.losses or sample.prior_in_flight >= self._window(self.pacing_gain))
         elif self.pacing_gain < 1:
             done = full_length or sample.prior_in_flight <= self._window(1.0)
         else:

@@ -10,6 +10,7 @@ import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any, TextIO
 
 from tcpends import TcpReceiver, TcpSender
@@ -33,7 +34,7 @@ SETTLE_S = 1.0  # the path MTU is found and every link is in use before the tran
 
 @dataclass
 class Scenario:
-    """Lines (each `shape.Line`), what runs over them, and for how long (seconds, from the transfer's start)."""
+    """Lines (each `shape.Line`), what runs over them, and for how long (seconds)."""
 
     lines: Sequence[shape.Line]
     cc: str = "cubic"
@@ -177,7 +178,9 @@ def holds_of(clock: Clock) -> Iterator[list[float]]:
 class _Run:
     """One scenario under way."""
 
-    def __init__(self, scenario: Scenario, clock: Clock, near: Host, far: Host, gso: Callable[[], int]) -> None:
+    def __init__(
+        self, scenario: Scenario, clock: Clock, near: Host, far: Host, gso: Callable[[], int]
+    ) -> None:
         self.scenario = scenario
         self.clock = clock
         rng = random.Random(scenario.seed)
@@ -205,9 +208,7 @@ class _Run:
             _Demux(near, self.senders)
         self.probe: Probe | None = None
         if scenario.probe_hz:
-            self.probe = Probe(
-                near, far, scenario.probe_hz, near_is_server=server, dscp=scenario.probe_dscp
-            )
+            self.probe = Probe(near, far, scenario.probe_hz, near_is_server=server, dscp=scenario.probe_dscp)
 
     def start(self) -> None:
         for sender in self.senders:
@@ -237,11 +238,7 @@ def simulate(
     scenario: Scenario, trace: TextIO | None = None, look: Callable[[World], dict[str, Any]] | None = None
 ) -> Result:
     """The scenario through the bond. `trace` gets a JSON line each 50 ms; `look` may add to it."""
-    speeds = [(line.up.rate_bps, line.down.rate_bps) if scenario.speeds else (0, 0) for line in scenario.lines]
-    lines = [
-        Line(i, shape=line, rate_bps=int(up or 0), down_bps=int(down or 0))
-        for i, (line, (up, down)) in enumerate(zip(scenario.lines, speeds, strict=True))
-    ]
+    lines = [_line(i, one, configured=scenario.speeds) for i, one in enumerate(scenario.lines)]
     world = World(lines, seed=scenario.seed, quiet=True)
     world.record = False
     server = world.start_server(scheduler=scenario.scheduler)
@@ -272,6 +269,13 @@ def simulate(
         for reason, count in end.dropped.items()
     }
     return result
+
+
+def _line(number: int, one: shape.Line, *, configured: bool) -> Line:
+    assert one.up is not None
+    assert one.down is not None
+    up, down = (one.up.rate_bps or 0, one.down.rate_bps or 0) if configured else (0, 0)
+    return Line(number, shape=one, rate_bps=int(up), down_bps=int(down))
 
 
 def simulate_plain(scenario: Scenario) -> Result:
@@ -431,9 +435,7 @@ def _probe_summary(result: Result, probe: Probe) -> None:
     result.probe_p50_s, result.probe_p99_s = quantile(rtts, 0.5), quantile(rtts, 0.99)
     result.probe_lost = len(probe.sent) - len(probe.back)
     arrivals = sorted(probe.arrived.values())
-    result.probe_silence_s = max(
-        (later - earlier for earlier, later in zip(arrivals, arrivals[1:], strict=False)), default=0.0
-    )
+    result.probe_silence_s = max((later - earlier for earlier, later in pairwise(arrivals)), default=0.0)
 
 
 def as_dict(result: Result) -> dict[str, Any]:

@@ -7,8 +7,8 @@ tcp_tso_autosize does. The receiver: an ACK per super-frame or second segment, q
 delayed ACK, SACK and DSACK.
 
 Left out: closing, Nagle, window autotuning (both windows are WINDOW_BYTES from the start), ACK compression,
-F-RTO beyond what the timestamps tell, ECN. A super-frame dropped by the TAP's queue is lost without the sender
-being told, as in Linux.
+F-RTO beyond what the timestamps tell, ECN. A super-frame dropped by the TAP's queue is lost without the
+sender being told, as in Linux.
 """
 
 from bisect import bisect_left, bisect_right
@@ -45,6 +45,8 @@ class Ranges:
         lefts, rights = self.lefts, self.rights
         first = bisect_left(rights, left)
         past = bisect_right(lefts, right)
+        if left >= right:
+            return []
         fresh, at = [], left
         for i in range(first, past):
             if lefts[i] > at:
@@ -100,6 +102,14 @@ class Flight:
     """One segment on its way."""
 
     __slots__ = ("delivered", "delivered_at", "first_sent", "resent", "sacked", "sent")
+
+
+def _is_dsack(blocks: list[tuple[int, int]], ack: int) -> bool:
+    """RFC 2883: the first block is below the ACK, or within the second."""
+    if not blocks:
+        return False
+    left, right = blocks[0]
+    return right <= ack or (len(blocks) > 1 and blocks[1][0] <= left and right <= blocks[1][1])
 
 
 class TcpSender:
@@ -214,31 +224,13 @@ class TcpSender:
         self._rtt_from: Flight | None = None
         ack = min(ack, self.next_segment)
         advanced = ack > self.una
-        duplicate = False
         blocks = [(self._number(left), self._number(right)) for left, right in one.blocks]
-        if blocks and (
-            blocks[0][1] <= ack or (len(blocks) > 1 and blocks[1][0] <= blocks[0][0] and blocks[0][1] <= blocks[1][1])
-        ):
+        duplicate = _is_dsack(blocks, ack)
+        if duplicate:
             blocks.pop(0)
-            duplicate = True
         if advanced:
-            for number in range(self.una, ack):
-                flight = self.segments.pop(number)
-                if flight.sacked:
-                    self.sacked_count -= 1
-                else:
-                    self._delivered(number, flight, now)
-            self.una = ack
-            self.sacked.drop_below(ack)
-            self.backoff = 1
-        for left, right in blocks:
-            if right > self.una:
-                for first, past in self.sacked.add(max(left, self.una), min(right, self.next_segment)):
-                    for number in range(first, past):
-                        flight = self.segments[number]
-                        flight.sacked = True
-                        self.sacked_count += 1
-                        self._delivered(number, flight, now)
+            self._advance(ack, now)
+        self._selected(blocks, now)
         if self._rtt_from is not None:
             sample.rtt = now - self._rtt_from.sent
             self._rtt(sample.rtt)
@@ -260,6 +252,28 @@ class TcpSender:
         if self.una >= self.limit and self.done_at is None:
             self.done_at = now
         self._send()
+
+    def _advance(self, ack: int, now: float) -> None:
+        """Cumulatively acknowledged."""
+        for number in range(self.una, ack):
+            flight = self.segments.pop(number)
+            if flight.sacked:
+                self.sacked_count -= 1
+            else:
+                self._delivered(number, flight, now)
+        self.una = ack
+        self.sacked.drop_below(ack)
+        self.backoff = 1
+
+    def _selected(self, blocks: list[tuple[int, int]], now: float) -> None:
+        """Selectively acknowledged."""
+        for left, right in blocks:
+            for first, past in self.sacked.add(max(left, self.una), min(right, self.next_segment)):
+                for number in range(first, past):
+                    flight = self.segments[number]
+                    flight.sacked = True
+                    self.sacked_count += 1
+                    self._delivered(number, flight, now)
 
     def _delivered(self, number: int, flight: Flight, now: float) -> None:
         """The receiver has it, by ACK or by SACK."""
@@ -451,8 +465,10 @@ class TcpSender:
     def _control(self, sample: Sample, now: float) -> None:
         if self.state == "recovery" and not self.cc.paced:
             self._reduce(sample)
-        elif sample.acked and not self.cc.paced and (
-            self.limited or (self.cwnd < self.ssthresh and self.cwnd < 2 * self.last_in_flight)
+        elif (
+            sample.acked
+            and not self.cc.paced
+            and (self.limited or (self.cwnd < self.ssthresh and self.cwnd < 2 * self.last_in_flight))
         ):
             self.cc.acked(sample, now)
         self.cc.sampled(sample, now)

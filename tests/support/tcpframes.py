@@ -73,9 +73,7 @@ def segment(
     hdr_len = 34 + header
     fixed = _FIXED.pack(1, int(gso), hdr_len if gso else 0, MSS_BYTES if gso else 0, 34, 16, _ETHERNET)
     tcp = _TCP.pack(*ports, sequence % WORD, ack % WORD, header << 2, flags, window, 0, 0)
-    return b"".join(
-        (fixed, _packet(TCP, from_server, header + payload), tcp, options, _ZEROS[:payload])
-    )
+    return b"".join((fixed, _packet(TCP, from_server, header + payload), tcp, options, _ZEROS[:payload]))
 
 
 def head_of(parts: Sequence[Any]) -> tuple[bytes, int]:
@@ -99,9 +97,7 @@ def parse(head: bytes, length: int) -> Segment:
     blocks: tuple[tuple[int, int], ...] = ()
     if header > 32:
         blocks = tuple(_BLOCK.iter_unpack(head[80 : 44 + header]))
-    return Segment(
-        source, target, sequence, ack, flags, window, length - 44 - header, stamp, echo, blocks
-    )
+    return Segment(source, target, sequence, ack, flags, window, length - 44 - header, stamp, echo, blocks)
 
 
 def cut(frame: bytes) -> list[bytes]:

@@ -46,6 +46,8 @@ class FakeTap:
             piece = rest[: len(buffer)]
             buffer[: len(piece)] = piece
             rest = rest[len(piece) :]
+            if not rest:
+                break
         return len(frame) - len(rest)
 
     def write(self, parts: Sequence[Any]) -> bool:

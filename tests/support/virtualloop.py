@@ -26,8 +26,7 @@ class Clock:
         if not events or events[0][0] > until:
             return False
         when = events[0][0]
-        if when > self.now:
-            self.now = when
+        self.now = max(self.now, when)
         while events and events[0][0] <= when:
             heapq.heappop(events)[2]()
         return True

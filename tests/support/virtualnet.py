@@ -98,9 +98,13 @@ class Line:
             (pipe.restore if up else pipe.cut)()
 
     @property
-    def address(self) -> tuple[str, int]:
-        """Where the server sees the client."""
-        return f"203.0.113.{self.number}", self.port
+    def port(self) -> int:
+        return self.address[1]
+
+    @port.setter
+    def port(self, port: int) -> None:
+        """The NAT's; `address` is where the server sees the client."""
+        self.address = f"203.0.113.{self.number}", port
 
 
 class Wire:
@@ -221,7 +225,7 @@ class VirtualEngine(Engine):
 
 
 class End(Tunnel):
-    """The real tunnel, engine and TAP reader; only the devices are virtual, and it remembers what happened."""
+    """The real tunnel and engine; only the devices are virtual, and it remembers what happened."""
 
     def __init__(self, world: "World", name: str, *, scheduler: str, speed_bps: float | None) -> None:
         self.world = world
@@ -383,7 +387,7 @@ class World:
         self.lines = list(lines)
         self.clock = Clock()
         self.at = self.clock.at
-        self.record = True  # every datagram, in `seen`
+        self.record = True  # every datagram, in `seen`, and `on_carry` hears of it
         self.seen: list[Seen] = []
         self.sent_to: dict[Any, int] = defaultdict(int)  # bytes the server sent to each address
         self.client_sockets: dict[int, VirtualSocket] = {}
@@ -449,22 +453,29 @@ class World:
         to_server = line is not None
         if line is None:
             self.sent_to[address] += len(data)
-            line = next((one for one in self.lines if one.address == address), None)
+            line = self._line_to(address)
             if line is None:
                 return  # a mapping that no NAT has any more
         if self.record:
-            self.seen.append(Seen(self.now, line.number, to_server, data))
-        self.on_carry()
+            self.seen.append(Seen(self.clock.now, line.number, to_server, data))
+            self.on_carry()
         if line.pipes is not None:
             pipe = line.pipes[to_server]
             pipe.offer(Wire(data, line.address), self.clock.now)
-            self._pump(pipe, line, to_server)
+            if pipe not in self._pumps:
+                self._pump(pipe, line, to_server)
             return
         if not line.up or self.rng.random() < line.loss or len(data) + 28 > line.mtu:
             return
         for _ in range(2 if self.rng.random() < line.duplicate else 1):
             delay = line.delay_s + self.rng.random() * line.jitter_s
             self.inject(data, line, to_server=to_server, after_s=delay)
+
+    def _line_to(self, address: Any) -> Line | None:
+        for line in self.lines:
+            if line.address == address:
+                return line
+        return None
 
     def inject(
         self, data: bytes, line: Line, *, to_server: bool, after_s: float = 0.0, source: Any = None
@@ -511,19 +522,16 @@ class World:
     def run_until(self, done: Callable[[], bool], within_s: float) -> float:
         """Run until `done`, at most `within_s`; the seconds it took."""
         start, end = self.now, self.now + within_s
+        step = self.clock.step
         while True:
-            self._read_taps()
+            for one in (self._client, self._server):
+                if one is not None and one.tap.frames:
+                    one.loop.read(one.tap)
             if done():
                 return self.now - start
-            if not self.clock.step(end):
+            if not step(end):
                 self.now = end
                 return end - start
-
-    def _read_taps(self) -> None:
-        """What tests put into a TAP's `frames` is noticed as a kernel's loop would."""
-        for one in (self._client, self._server):
-            if one is not None and one.tap.frames:
-                one.loop.read(one.tap)
 
     def wait(self, done: Callable[[], bool], within_s: float) -> float:
         """`run_until`, and `done` must come true."""
