@@ -111,6 +111,7 @@ def main() -> None:
     parser.add_argument("--dscp", type=int, default=0, help="of the probe; 46 is EF")
     parser.add_argument("--at", nargs="+", default=[], metavar="EVENT", help=EVENT)
     parser.add_argument("--plain", action="store_true", help="plain TCP over each line alone")
+    parser.add_argument("--kernel", action="store_true", help="kernel TCP in namespaces instead (as root)")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--trace", type=Path, help="JSON lines, one each 50 ms")
     options = parser.parse_args()
@@ -135,12 +136,33 @@ def run(options: argparse.Namespace, cc: str, seed: int) -> None:
         probe_dscp=options.dscp,
         events=[event_of(text) for text in options.at],
     )
+    if options.kernel:
+        compare(options, scenario)
+        return
     for label, result, took in results(options, scenario):
         if options.json:
             print(json.dumps({"what": label, "cc": cc, "seed": seed, **as_dict(result)}))
         else:
             print(f"-- {label}, {cc}, seed {seed} ({options.seconds / took:.0f} x real time)")
             print(table(result), flush=True)
+
+
+def compare(options: argparse.Namespace, scenario: Scenario) -> None:
+    """Goodput and retransmissions by the kernel, beside what the simulator says of the same."""
+    import kernel
+
+    if scenario.events:
+        raise SystemExit("--kernel takes no events")
+    scenario.probe_hz = 0.0
+    labels = options.lines if options.plain else [" ".join(options.lines)]
+    measured = kernel.measure(scenario, plain=options.plain)
+    for label, real, (_, simulated, _) in zip(labels, measured, results(options, scenario), strict=True):
+        print(
+            f"{'plain' if options.plain else 'bond'} {label}, {scenario.cc}: "
+            f"kernel {real.bits_per_second / 1e6:.2f} Mbit/s, {real.retransmits} sent again; "
+            f"simulated {simulated.goodput_bps / 1e6:.2f} Mbit/s, {simulated.retransmitted}",
+            flush=True,
+        )
 
 
 def results(options: argparse.Namespace, scenario: Scenario) -> Any:
