@@ -14,10 +14,20 @@ NEVER = float("inf")
 class Sample:
     """What one ACK told: see tcp_rate.c."""
 
-    __slots__ = ("acked", "delivered", "interval", "losses", "prior_delivered", "prior_in_flight", "rtt")
+    __slots__ = (
+        "acked",
+        "app_limited",
+        "delivered",
+        "interval",
+        "losses",
+        "prior_delivered",
+        "prior_in_flight",
+        "rtt",
+    )
 
     def __init__(self) -> None:
         self.acked = self.delivered = self.losses = self.prior_in_flight = self.prior_delivered = 0
+        self.app_limited = False
         self.interval = -1.0
         self.rtt: float | None = None
 
@@ -294,7 +304,9 @@ class Bbr:
             self.rounds += 1
             self.round_started = True
             self.conserving = False
-        self.bandwidth.add(self.rounds, sample.delivered / sample.interval)
+        rate = sample.delivered / sample.interval
+        if not sample.app_limited or rate >= self.bandwidth.best:
+            self.bandwidth.add(self.rounds, rate)
 
     def _update_aggregation(self, sample: Sample, now: float) -> None:
         if not sample.acked or sample.interval <= 0 or sample.delivered <= 0:
@@ -363,6 +375,7 @@ class Bbr:
             self.probe_rtt_done = 0.0
         if self.mode != "probe_rtt":
             return
+        self.tcp.app_limited = self.tcp.delivered + self.tcp.in_flight or 1
         if not self.probe_rtt_done and self.tcp.in_flight <= self.min_window:
             self.probe_rtt_done = now + self.probe_rtt_s
             self.probe_rtt_round = False

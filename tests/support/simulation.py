@@ -64,7 +64,11 @@ class Scenario:
 
 @dataclass
 class Result:
-    """Rates in bit/s, times in seconds; what is per line is in the lines' order."""
+    """Rates in bit/s, times in seconds; what is per line is in the lines' order.
+
+    Rates, shares, queues and `retransmitted` leave out the first `skip_s`, as iperf3's `-O`; all else is of
+    the whole run.
+    """
 
     goodput_bps: float = 0.0
     share: float = 0.0  # of the sum
@@ -217,6 +221,9 @@ class _Run:
             self.probe.until = self.clock.now + self.scenario.seconds - 1.0
             self.probe.start()
 
+    def resent(self) -> int:
+        return sum(sender.retransmitted for sender in self.senders)
+
     def delivered_bits(self) -> list[float]:
         return [receiver.delivered * MSS_BYTES * 8.0 for receiver in self.receivers]
 
@@ -342,6 +349,7 @@ def _measure(
     queues: list[list[float]] = [[] for _ in pipes]
     at_skip = run.delivered_bits()
     out_at_skip = [pipe.bytes_out for pipe in pipes]
+    resent_at_skip = 0
     out_before = list(out_at_skip)
     steps = round(scenario.seconds / SAMPLE_S)
     skip = round(scenario.skip_s / SAMPLE_S)
@@ -354,6 +362,7 @@ def _measure(
         if step == skip:
             at_skip = run.delivered_bits()
             out_at_skip = [pipe.bytes_out for pipe in pipes]
+            resent_at_skip = run.resent()
         if step > skip:
             for samples, wait in zip(queues, waiting, strict=True):
                 samples.append(wait)
@@ -381,7 +390,9 @@ def _measure(
             }
             trace.write(json.dumps(row) + "\n")
             out_before = out
-    return _summary(run, pipes, sums, queues, at_skip, out_at_skip)
+    result = _summary(run, pipes, sums, queues, at_skip, out_at_skip)
+    result.retransmitted = run.resent() - resent_at_skip
+    return result
 
 
 def _summary(
@@ -412,7 +423,6 @@ def _summary(
             if (sums[i] - sums[i - window]) / (window * SAMPLE_S) >= 0.9 * total:
                 result.to_90_s = (i - window / 2) * SAMPLE_S
                 break
-    result.retransmitted = sum(sender.retransmitted for sender in run.senders)
     result.timeouts = sum(sender.timeouts for sender in run.senders)
     result.recoveries = sum(sender.recoveries for sender in run.senders)
     result.undone = sum(sender.undone for sender in run.senders)

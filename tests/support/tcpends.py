@@ -101,7 +101,7 @@ class Alarm:
 class Flight:
     """One segment on its way."""
 
-    __slots__ = ("delivered", "delivered_at", "first_sent", "resent", "sacked", "sent")
+    __slots__ = ("app_limited", "delivered", "delivered_at", "first_sent", "resent", "sacked", "sent")
 
 
 def _is_dsack(blocks: list[tuple[int, int]], ack: int) -> bool:
@@ -150,6 +150,7 @@ class TcpSender:
         self.highest_sacked = 0
         self.delivered = 0
         self.delivered_at = self.first_sent = 0.0
+        self.app_limited = 0  # until so much is delivered, rate samples say little of the path
         self.recovery_point = 0
         self.retransmitted = self.timeouts = self.recoveries = self.undone = self.probes = 0
         self.done_at: float | None = None
@@ -300,9 +301,12 @@ class TcpSender:
 
     def _rate(self, sample: Sample, now: float) -> None:
         """Delivery rate as tcp_rate.c samples it."""
+        if self.delivered > self.app_limited:
+            self.app_limited = 0
         best = self._best
         if best is None:
             return
+        sample.app_limited = best.app_limited
         self.first_sent = best.sent
         sample.prior_delivered = best.delivered
         sample.delivered = self.delivered - best.delivered
@@ -559,6 +563,7 @@ class TcpSender:
             flight.sent = now
             flight.first_sent = self.first_sent
             flight.delivered, flight.delivered_at = self.delivered, self.delivered_at
+            flight.app_limited = self.app_limited > 0
             self.flying[number] = flight
             self.flying.move_to_end(number)
         if self.state == "recovery":
