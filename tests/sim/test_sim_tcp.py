@@ -66,9 +66,10 @@ def test_loss_ruins_cubic_and_not_bbr() -> None:
 
 
 def test_what_was_lost_is_sent_again_once() -> None:
-    result = plain(line(10, 10, loss=0.01), "cubic")
-    assert result.lost[0] > 20
-    assert result.lost[0] * 0.9 <= result.retransmitted + result.overflowed[0] <= result.lost[0] * 1.2
+    result = plain(line(10, 10, loss=0.01), "cubic", skip_s=0.0)
+    lost = result.lost[0] + result.overflowed[0]
+    assert lost > 20
+    assert lost - 3 <= result.retransmitted <= lost + 3  # the last may still be under way, a tail is probed
     assert result.timeouts == 0
 
 
