@@ -13,7 +13,7 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "support"), str(Path(__file__).parents[2])]
 
-from simulation import Result, Scenario, as_dict, simulate, simulate_plain  # noqa: E402
+from simulation import Result, Scenario, as_dict, simulate, simulate_plain, variations  # noqa: E402
 from virtualnet import World  # noqa: E402
 
 from bondvpn.lab import shape  # noqa: E402
@@ -22,6 +22,11 @@ from bondvpn.lab.shape import Shape  # noqa: E402
 LINE = """DOWN[/UP]:DELAY[:LOSS[:JITTER[:QUEUE[:BURST]]]]: Mbit/s, ms one way, %%, ms, ms (or bytes: 9000b),
 mean length of a run of losses. UP is DOWN if left out. Example: 16/1:15 or 30/10:40:0.5:8"""
 EVENT = "TIME:LINE:WHAT, WHAT one of cut, restore, rate=MBIT, up=MBIT, delay=MS, loss=PERCENT, jitter=MS"
+
+
+VARY = """LINE:rate:PERCENT:PERIOD: every PERIOD s another rate within ± PERCENT, both directions;
+LINE:gap:MS:PERIOD: about every PERIOD s nothing leaves the line for MS and then all of it (LTE);
+LINE:delay:MS:PERIOD: every PERIOD s another delay, up to MS more (satellite)"""
 
 
 def line_of(text: str, number: int, seed: int) -> shape.Line:
@@ -67,6 +72,27 @@ def event_of(text: str) -> tuple[float, Callable[[World], None]]:
     return float(at), happen
 
 
+def cross_of(text: str | None) -> tuple[int, str] | None:
+    if text is None:
+        return None
+    number, _, cc = text.partition(":")
+    return int(number), cc or "cubic"
+
+
+def variation_of(text: str, lines: list[shape.Line], seconds: float, seed: int) -> list[Any]:
+    """Events as VARY describes them."""
+    number, kind, amount, period = text.split(":")
+    return variations(
+        int(number),
+        lines[int(number)],
+        kind,
+        amount=float(amount) / (100 if kind == "rate" else 1e3),
+        period_s=float(period),
+        seconds=seconds,
+        seed=seed,
+    )
+
+
 def table(result: Result) -> str:
     """For people."""
 
@@ -90,7 +116,10 @@ def table(result: Result) -> str:
             f"lost {result.probe_lost}, longest silence {result.probe_silence_s * 1e3:.0f} ms"
         )
     if len(result.flows_bps) > 1:
-        rows.append(f"flows {ms([rate / 1e9 for rate in result.flows_bps])} Mbit/s, Jain {result.jain:.3f}")
+        each = " ".join(f"{rate / 1e6:.2f}" for rate in result.flows_bps)
+        rows.append(f"flows {each} Mbit/s, Jain {result.jain:.3f}")
+    if result.cross_bps:
+        rows.append(f"the other host got {result.cross_bps / 1e6:.2f} Mbit/s")
     if result.drops:
         rows.append(f"drops {result.drops}")
     return "\n".join(rows)
@@ -99,17 +128,20 @@ def table(result: Result) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("lines", nargs="+", metavar="LINE", help=LINE)
-    parser.add_argument("--cc", nargs="+", default=["cubic"], choices=["cubic", "reno", "bbr"])
+    parser.add_argument("--cc", nargs="+", default=["cubic"], help="cubic, reno, bbr; cubic+bbr: two flows")
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--skip", type=float, default=3.0, help="seconds at the start that do not count")
     parser.add_argument("--seed", nargs="+", type=int, default=[1])
     parser.add_argument("--up", action="store_true", help="upload")
     parser.add_argument("--flows", type=int, default=1)
+    parser.add_argument("--stagger", type=float, default=0.0, help="seconds between the flows' starts")
+    parser.add_argument("--cross", metavar="LINE[:CC]", help="another host downloads over that line")
     parser.add_argument("--scheduler", default="weighted")
     parser.add_argument("--learn", action="store_true", help="no speeds configured")
     parser.add_argument("--probe", type=float, default=50.0, metavar="HZ")
     parser.add_argument("--dscp", type=int, default=0, help="of the probe; 46 is EF")
     parser.add_argument("--at", nargs="+", default=[], metavar="EVENT", help=EVENT)
+    parser.add_argument("--vary", nargs="+", default=[], metavar="VARY", help=VARY)
     parser.add_argument("--plain", action="store_true", help="plain TCP over each line alone")
     parser.add_argument("--kernel", action="store_true", help="kernel TCP in namespaces instead (as root)")
     parser.add_argument("--json", action="store_true")
@@ -134,7 +166,10 @@ def run(options: argparse.Namespace, cc: str, seed: int) -> None:
         speeds=not options.learn,
         probe_hz=options.probe,
         probe_dscp=options.dscp,
-        events=[event_of(text) for text in options.at],
+        stagger_s=options.stagger,
+        cross=cross_of(options.cross),
+        events=[event_of(text) for text in options.at]
+        + [event for text in options.vary for event in variation_of(text, lines, options.seconds, seed)],
     )
     if options.kernel:
         compare(options, scenario)

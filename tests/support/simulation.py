@@ -25,16 +25,22 @@ from bondvpn.lab.shape import Shape
 
 FULL_FRAME_BYTES = 1514
 PORTS = (443, 40_000)
+VIRTIO_BYTES = 10
 PROBE_PORT = 9
 PROBE_BYTES = 142
 SAMPLE_S = 0.05
+STANDSTILL_BPS = 1.0
 OPEN_WITHIN_S = 10.0
 SETTLE_S = 1.0  # the path MTU is found and every link is in use before the transfer starts
 
 
 @dataclass
 class Scenario:
-    """Lines (each `shape.Line`), what runs over them, and for how long (seconds)."""
+    """Lines (each `shape.Line`), what runs over them, and for how long (seconds).
+
+    `cc`: one congestion control for all flows, or one for each: "cubic+bbr". `cross`: (line, cc) of a
+    download by another host behind the same modem, all the time.
+    """
 
     lines: Sequence[shape.Line]
     cc: str = "cubic"
@@ -43,11 +49,19 @@ class Scenario:
     seed: int = 1
     upload: bool = False
     flows: int = 1
+    stagger_s: float = 0.0  # between the starts of two flows
+    cross: tuple[int, str] | None = None
     scheduler: str = "weighted"
     speeds: bool = True  # whether the lines' speeds are configured
     probe_hz: float = 50.0
     probe_dscp: int = 0
     events: Sequence[tuple[float, Callable[[World], None]]] = ()
+
+    @property
+    def ccs(self) -> list[str]:
+        """Of each flow."""
+        each = self.cc.split("+")
+        return each if len(each) > 1 else each * self.flows
 
     def direction(self, line: shape.Line) -> Shape:
         """Of the transfer."""
@@ -93,6 +107,7 @@ class Result:
     hold_p50_s: float = 0.0
     hold_p99_s: float = 0.0
     jain: float = 1.0
+    cross_bps: float = 0.0
     drops: dict[str, int] = field(default_factory=dict)
     flows_bps: list[float] = field(default_factory=list)
 
@@ -191,32 +206,33 @@ class _Run:
         server = not scenario.upload
         self.senders: list[TcpSender] = []
         self.receivers: list[TcpReceiver] = []
-        for i in range(scenario.flows):
+        for i, cc in enumerate(scenario.ccs):
             ports = PORTS[0], PORTS[1] + i
             sender = TcpSender(
                 clock,
                 near.emit,
                 from_server=server,
                 ports=ports,
-                cc=scenario.cc,
+                cc=cc,
                 gso_bytes=gso,
                 random=rng.randrange,
             )
             receiver = TcpReceiver(clock, far.emit, from_server=not server, ports=(ports[1], ports[0]))
             near.tcp[ports[0]] = sender
             far.tcp[ports[1]] = receiver
-            # Both flows end at one port of the near host: told apart by the far one's.
             self.senders.append(sender)
             self.receivers.append(receiver)
-        if scenario.flows > 1:
+        if len(self.senders) > 1:
             _Demux(near, self.senders)
+        self.cross: TcpReceiver | None = None
         self.probe: Probe | None = None
         if scenario.probe_hz:
             self.probe = Probe(near, far, scenario.probe_hz, near_is_server=server, dscp=scenario.probe_dscp)
 
     def start(self) -> None:
-        for sender in self.senders:
-            sender.start()
+        self.senders[0].start()
+        for i, sender in enumerate(self.senders[1:], 1):
+            self.clock.at(self.clock.now + i * self.scenario.stagger_s, sender.start)
         if self.probe is not None:
             self.probe.until = self.clock.now + self.scenario.seconds - 1.0
             self.probe.start()
@@ -259,6 +275,9 @@ def simulate(
     near_end = client if scenario.upload else server
     tap: VirtualTap = near_end.tap
     run = _Run(scenario, world.clock, near, far, lambda: tap.gso_bytes)
+    if scenario.cross is not None:
+        number, cc = scenario.cross
+        run.cross = cross_traffic(world, lines[number], cc)
     world.wait(world.all_active, OPEN_WITHIN_S)
     world.run(SETTLE_S)
     for at, event in scenario.events:
@@ -276,6 +295,29 @@ def simulate(
         for reason, count in end.dropped.items()
     }
     return result
+
+
+def cross_traffic(world: World, line: Line, cc: str) -> TcpReceiver:
+    """Another host's download through the same modem, from now on."""
+
+    def on_line(to_server: bool, other: list[Host]) -> Callable[[bytes], None]:
+        def emit(frame: bytes) -> None:
+            for packet in cut(frame):
+                size = len(packet) - VIRTIO_BYTES
+                world.share(line, size, lambda packet=packet: other[0].take([packet]), to_server=to_server)
+
+        return emit
+
+    clients: list[Host] = []
+    servers: list[Host] = []
+    clients.append(Host(world.clock, on_line(True, servers)))
+    servers.append(Host(world.clock, on_line(False, clients)))
+    sender = TcpSender(world.clock, servers[0].emit, from_server=True, ports=PORTS, cc=cc)
+    receiver = TcpReceiver(world.clock, clients[0].emit, from_server=False, ports=PORTS[::-1])
+    servers[0].tcp[PORTS[0]] = sender
+    clients[0].tcp[PORTS[1]] = receiver
+    sender.start()
+    return receiver
 
 
 def _line(number: int, one: shape.Line, *, configured: bool) -> Line:
@@ -313,7 +355,7 @@ class PlainWorld:
 
     def _carry(self, frame: bytes, to_server: bool) -> None:
         for packet in cut(frame):
-            self.pipes[to_server].offer(packet[10:], self.clock.now)
+            self.pipes[to_server].offer(packet[VIRTIO_BYTES:], self.clock.now)
         self._pump(to_server)
 
     def _pump(self, to_server: bool) -> None:
@@ -326,7 +368,7 @@ class PlainWorld:
         self._due[to_server] = float("inf")
         host = self.server if to_server else self.client
         for packet in self.pipes[to_server].due(self.clock.now):
-            host.take([bytes(10) + packet])
+            host.take([bytes(VIRTIO_BYTES) + packet])
         self._pump(to_server)
 
 
@@ -349,20 +391,21 @@ def _measure(
     queues: list[list[float]] = [[] for _ in pipes]
     at_skip = run.delivered_bits()
     out_at_skip = [pipe.bytes_out for pipe in pipes]
-    resent_at_skip = 0
+    resent_at_skip = cross_at_skip = 0
     out_before = list(out_at_skip)
+    rates = [pipe.shape.rate_bps or 1e12 for pipe in pipes]  # as they are at the start
     steps = round(scenario.seconds / SAMPLE_S)
     skip = round(scenario.skip_s / SAMPLE_S)
     for step in range(1, steps + 1):
         world.run(start + step * SAMPLE_S - clock.now)
         now = clock.now
         sums.append(sum(run.delivered_bits()))
-        rates = [pipe.shape.rate_bps or 1e12 for pipe in pipes]
         waiting = [pipe.queued_bytes(now) * 8 / rate for pipe, rate in zip(pipes, rates, strict=True)]
         if step == skip:
             at_skip = run.delivered_bits()
             out_at_skip = [pipe.bytes_out for pipe in pipes]
             resent_at_skip = run.resent()
+            cross_at_skip = run.cross.delivered if run.cross is not None else 0
         if step > skip:
             for samples, wait in zip(queues, waiting, strict=True):
                 samples.append(wait)
@@ -392,6 +435,9 @@ def _measure(
             out_before = out
     result = _summary(run, pipes, sums, queues, at_skip, out_at_skip)
     result.retransmitted = run.resent() - resent_at_skip
+    if run.cross is not None:
+        segments = run.cross.delivered - cross_at_skip
+        result.cross_bps = segments * MSS_BYTES * 8 / (scenario.seconds - scenario.skip_s)
     return result
 
 
@@ -429,9 +475,8 @@ def _summary(
     result.silence_s = max(receiver.silence_s for receiver in run.receivers)
     carried = [pipe.bytes_out - before for pipe, before in zip(pipes, out_at_skip, strict=True)]
     result.carried = [one / max(sum(carried), 1) for one in carried]
-    result.used = [
-        one * 8 / span / (pipe.shape.rate_bps or 1e12) for one, pipe in zip(carried, pipes, strict=True)
-    ]
+    rates = [scenario.direction(line).rate_bps or 1e12 for line in scenario.lines]
+    result.used = [one * 8 / span / rate for one, rate in zip(carried, rates, strict=False)]
     result.queue_p99_s = [quantile(samples, 0.99) for samples in queues]
     result.lost = [pipe.refused["loss"] for pipe in pipes]
     result.overflowed = [pipe.refused["queue"] for pipe in pipes]
@@ -450,3 +495,47 @@ def _probe_summary(result: Result, probe: Probe) -> None:
 
 def as_dict(result: Result) -> dict[str, Any]:
     return asdict(result)
+
+
+def variations(
+    number: int, line: shape.Line, kind: str, *, amount: float, period_s: float, seconds: float, seed: int = 1
+) -> list[tuple[float, Callable[[World], None]]]:
+    """Events for `Scenario.events`: line `number` changes all the time, by its seed.
+
+    "rate": each `period_s` another rate, uniform within ± `amount` (a share). "gap": about every `period_s`
+    (exponential) nothing leaves the queue for `amount` seconds. "delay": each `period_s` a delay up to
+    `amount` seconds longer.
+    """
+    rng = random.Random(seed * 7919 + number)
+    events: list[tuple[float, Callable[[World], None]]] = []
+
+    def change(at: float, figure: Callable[[Shape], dict[str, Any]]) -> None:
+        def happen(world: World) -> None:
+            for to_server, plain in ((True, line.up), (False, line.down)):
+                if plain is not None:
+                    world.reshape(world.lines[number], to_server=to_server, **figure(plain))
+
+        events.append((at, happen))
+
+    at = 0.0
+    while True:
+        at += rng.expovariate(1 / period_s) if kind == "gap" else period_s
+        if at >= seconds:
+            return events
+        if kind == "rate":
+            factor = 1 + rng.uniform(-amount, amount)
+            change(at, lambda plain, factor=factor: _at_rate(plain, (plain.rate_bps or 0) * factor))
+        elif kind == "delay":
+            more = rng.uniform(0, amount)
+            change(at, lambda plain, more=more: {"delay_s": plain.delay_s + more})
+        elif kind == "gap":
+            change(at, lambda plain: _at_rate(plain, STANDSTILL_BPS))
+            at += amount
+            change(at, lambda plain: _at_rate(plain, plain.rate_bps))
+        else:
+            raise ValueError(f"{kind!r}: not one of rate, gap, delay")
+
+
+def _at_rate(plain: Shape, rate_bps: float | None) -> dict[str, Any]:
+    """A modem's memory does not shrink with its rate."""
+    return {"rate_bps": rate_bps, "queue_bytes": round((plain.rate_bps or 0) / 8 * plain.queue_limit_s)}

@@ -121,6 +121,19 @@ class Wire:
         return self.size
 
 
+class Foreign:
+    """A frame of somebody else's on the same line."""
+
+    __slots__ = ("arrive", "size")
+
+    def __init__(self, size: int, arrive: Callable[[], None]) -> None:
+        self.size = size
+        self.arrive = arrive
+
+    def __len__(self) -> int:
+        return self.size
+
+
 class Seen(NamedTuple):
     """One datagram given to a line."""
 
@@ -505,7 +518,16 @@ class World:
             return  # it was reshaped, and has been looked at earlier
         del self._pumps[pipe]
         for wire in pipe.due(self.clock.now):
-            self._arrive(wire.data, line, to_server, wire.address)
+            if type(wire) is Wire:
+                self._arrive(wire.data, line, to_server, wire.address)
+            else:
+                wire.arrive()
+        self._pump(pipe, line, to_server)
+
+    def share(self, line: Line, size: int, arrive: Callable[[], None], *, to_server: bool) -> None:
+        """A frame of `size` bytes of somebody else's takes its place in a shaped line's queue."""
+        pipe = line.pipes[to_server]
+        pipe.offer(Foreign(size, arrive), self.clock.now)
         self._pump(pipe, line, to_server)
 
     def reshape(self, line: Line, *, to_server: bool, **changes: Any) -> None:
