@@ -13,7 +13,9 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "support"), str(Path(__file__).parents[2])]
 
-from simulation import Result, Scenario, as_dict, simulate, simulate_plain, variations  # noqa: E402
+from scenario import Scenario, variations  # noqa: E402
+from simresult import Result, as_dict  # noqa: E402
+from simulation import simulate, simulate_plain  # noqa: E402
 from virtualnet import World  # noqa: E402
 
 from bondvpn.lab import shape  # noqa: E402

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from simulation import Scenario
+from scenario import Scenario
 
 from bench import meter
 from bondvpn.lab.measure import TcpResult, tcp

@@ -6,10 +6,16 @@ The kernel's figures, same lines emulated in namespaces, stand in docs/design.md
 from typing import Any
 
 import pytest
+from hosts import PlainWorld
 from hypothesis import given
 from hypothesis import strategies as st
-from simulation import MSS_BYTES, PlainWorld, Result, Scenario, simulate_plain
-from tcpends import Ranges, TcpReceiver, TcpSender
+from ranges import Ranges
+from scenario import Scenario
+from simresult import Result
+from simulation import simulate_plain
+from tcpframes import MSS_BYTES
+from tcpreceiver import TcpReceiver
+from tcpsender import TcpSender
 
 from bondvpn.lab import shape
 from bondvpn.lab.shape import Shape

@@ -15,6 +15,7 @@ HEAD_BYTES = 110  # virtio, Ethernet, IPv4, TCP with all its options
 SERVER_IP, CLIENT_IP = bytes((192, 0, 2, 1)), bytes((192, 168, 10, 2))
 TCP, UDP = 6, 17
 WORD = 1 << 32
+STAMP_S = 0.001
 
 _ETHERNET = b"\2" * 12 + b"\x08\x00"
 _FIXED = struct.Struct("<BBHHHH14s")  # virtio header, Ethernet header

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 START_S = 1000.0
 TIMER_UNIT_S = 0.001  # libuv's
+NEVER = float("inf")
 
 
 class Clock:
@@ -83,3 +84,30 @@ class VirtualLoop:
         while device.readable and fd in self._readers and not self.closed:
             callback, args = self._readers[fd]
             callback(*args)
+
+
+class Alarm:
+    """One timer that may be moved as often as one likes."""
+
+    def __init__(self, clock: Clock, ring: Callable[[], None]) -> None:
+        self._clock = clock
+        self._ring = ring
+        self._armed = NEVER
+        self.due = NEVER
+
+    def set(self, due: float) -> None:
+        self.due = due
+        if due < self._armed:
+            self._armed = due
+            self._clock.at(due, self._event)
+
+    def _event(self) -> None:
+        now = self._clock.now
+        if self._armed > now:
+            return  # an earlier one has been armed since, and has come
+        self._armed = NEVER
+        if self.due <= now:
+            self.due = NEVER
+            self._ring()
+        elif self.due < NEVER:
+            self.set(self.due)

@@ -1,101 +1,30 @@
-"""Both ends of a simulated TCP connection, as near to Linux 6.x as bonding needs.
+"""The sending end of a simulated TCP connection, as near to Linux 6.x as bonding needs.
 
-The sender: SYN, slow start, SACK scoreboard with RACK (RFC 8985, strict until reordering was seen, then a
-quarter of min_rtt that DSACKs widen), PRR (RFC 6937), tail loss probe, retransmission timeout of at least
-200 ms, undo of needless reductions by timestamps (Eifel) and by DSACK, super-frames sized as
-tcp_tso_autosize does. The receiver: an ACK per super-frame or second segment, quick ACKs at first, 40 ms
-delayed ACK, SACK and DSACK.
+SYN, slow start, SACK scoreboard with RACK (RFC 8985: strict until reordering was seen, then a quarter of
+min_rtt that DSACKs widen), PRR (RFC 6937), tail loss probe, retransmission timeout of at least 200 ms, undo
+of needless reductions by timestamps (Eifel) and by DSACK, delivery rate samples, super-frames sized as
+tcp_tso_autosize does.
 
-Left out: closing, Nagle, window autotuning (both windows are WINDOW_BYTES from the start), ACK compression,
-F-RTO beyond what the timestamps tell, ECN. A super-frame dropped by the TAP's queue is lost without the
-sender being told, as in Linux.
+Left out: closing, Nagle, window autotuning (the window is WINDOW_BYTES from the start), F-RTO beyond what the
+timestamps tell, ECN. A super-frame dropped by the TAP's queue is lost without the sender being told, as in
+Linux.
 """
 
-from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Any
 
-from congestion import ALGORITHMS, INITIAL_WINDOW, NEVER, Sample
-from tcpframes import ACK, DATA_HEAD_BYTES, MSS_BYTES, SYN, WORD, Segment, segment
-from virtualloop import Clock
+from congestion import ALGORITHMS, INITIAL_WINDOW, Sample
+from ranges import Ranges
+from tcpframes import ACK, DATA_HEAD_BYTES, MSS_BYTES, STAMP_S, SYN, WORD, Segment, segment
+from virtualloop import NEVER, Alarm, Clock
 
 WINDOW_BYTES = 3_000_000  # half of tcp_rmem's 6 MB is payload
-RTO_MIN_S, RTO_MAX_S, RTO_INITIAL_S = 0.2, 120.0, 1.0
-DELAYED_ACK_S = 0.040
-QUICK_ACKS = 16
+RTO_MIN_S, RTO_INITIAL_S = 0.2, 1.0
 DUPLICATE_ACKS = 3
-STAMP_S = 0.001
-REO_WND_PERSIST = 16
+REO_WND_PERSIST = 16  # recoveries
 GSO_SHIFT_S = 1 / 1024  # of the pacing rate in one super-frame
-
-
-class Ranges:
-    """Disjoint half-open ranges of integers."""
-
-    __slots__ = ("lefts", "rights")
-
-    def __init__(self) -> None:
-        self.lefts: list[int] = []
-        self.rights: list[int] = []
-
-    def add(self, left: int, right: int) -> list[tuple[int, int]]:
-        """Cover [left, right); what was not covered before."""
-        lefts, rights = self.lefts, self.rights
-        first = bisect_left(rights, left)
-        past = bisect_right(lefts, right)
-        if left >= right:
-            return []
-        fresh, at = [], left
-        for i in range(first, past):
-            if lefts[i] > at:
-                fresh.append((at, lefts[i]))
-            at = max(at, rights[i])
-        if at < right:
-            fresh.append((at, right))
-        if first < past:
-            left, right = min(left, lefts[first]), max(right, rights[past - 1])
-        lefts[first:past] = [left]
-        rights[first:past] = [right]
-        return fresh
-
-    def drop_below(self, bound: int) -> None:
-        count = bisect_right(self.rights, bound)
-        del self.lefts[:count], self.rights[:count]
-        if self.lefts and self.lefts[0] < bound:
-            self.lefts[0] = bound
-
-    def around(self, point: int) -> tuple[int, int] | None:
-        i = bisect_right(self.lefts, point) - 1
-        return (self.lefts[i], self.rights[i]) if i >= 0 and point < self.rights[i] else None
-
-
-class Alarm:
-    """One timer that may be moved as often as one likes."""
-
-    def __init__(self, clock: Clock, ring: Callable[[], None]) -> None:
-        self._clock = clock
-        self._ring = ring
-        self._armed = NEVER
-        self.due = NEVER
-
-    def set(self, due: float) -> None:
-        self.due = due
-        if due < self._armed:
-            self._armed = due
-            self._clock.at(due, self._event)
-
-    def _event(self) -> None:
-        now = self._clock.now
-        if self._armed > now:
-            return  # an earlier one has been armed since, and has come
-        self._armed = NEVER
-        if self.due <= now:
-            self.due = NEVER
-            self._ring()
-        elif self.due < NEVER:
-            self.set(self.due)
 
 
 class Flight:
@@ -581,100 +510,3 @@ class TcpSender:
         )
         if idle:
             self._arm(now)
-
-
-class TcpReceiver:
-    """The other end. `delivered` counts segments in order, `silence_s` is the longest wait between two."""
-
-    def __init__(
-        self, clock: Clock, emit: Callable[[bytes], Any], *, from_server: bool, ports: tuple[int, int]
-    ) -> None:
-        self.clock = clock
-        self.emit = emit
-        self.from_server = from_server
-        self.ports = ports
-        self.expected = 0
-        self.ahead = Ranges()
-        self.duplicates = 0
-        self.out_of_order = 0
-        self.silence_s = 0.0
-        self._advanced_at = NEVER
-        self._recent: list[int] = []  # a point in each block, the latest first
-        self._unacked = 0
-        self._quick = QUICK_ACKS
-        self._echo = 0
-        self._alarm = Alarm(clock, self._acknowledge)
-
-    @property
-    def delivered(self) -> int:
-        return self.expected
-
-    def receive(self, one: Segment) -> None:
-        if one.flags & SYN:
-            self._echo = one.stamp
-            stamps = (int(self.clock.now / STAMP_S), one.stamp)
-            self.emit(segment(self.from_server, self.ports, -1, 0, stamps, flags=SYN | ACK))
-            return
-        if not one.payload:
-            return
-        base = self.expected * MSS_BYTES
-        ahead = (one.sequence - base) % WORD
-        first = (base + (ahead if ahead < WORD // 2 else ahead - WORD)) // MSS_BYTES
-        self._data(first, first + -(-one.payload // MSS_BYTES), one.stamp)
-
-    def _data(self, first: int, past: int, stamp: int) -> None:
-        if past <= self.expected or self._have(first, past):
-            self.duplicates += past - first
-            self._acknowledge((first, past))
-            return
-        if first > self.expected:
-            self.out_of_order += past - first
-            self.ahead.add(first, past)
-            self._recent = [first, *(point for point in self._recent if not first <= point < past)][:8]
-            self._acknowledge()
-            return
-        self._echo = stamp
-        gap = bool(self.ahead.lefts)
-        self._advance(past)
-        self._unacked += past - first
-        if gap or self._unacked >= 2 or self._quick > 0:
-            self._quick -= 1
-            self._acknowledge()
-        elif self._alarm.due == NEVER:
-            self._alarm.set(self.clock.now + DELAYED_ACK_S)
-
-    def _have(self, first: int, past: int) -> bool:
-        block = self.ahead.around(first)
-        return block is not None and past <= block[1]
-
-    def _advance(self, past: int) -> None:
-        now = self.clock.now
-        self.silence_s = max(self.silence_s, now - self._advanced_at)
-        self._advanced_at = now
-        block = self.ahead.around(past - 1) or self.ahead.around(past)
-        self.expected = max(past, block[1] if block is not None else 0)
-        self.ahead.drop_below(self.expected)
-
-    def _acknowledge(self, duplicate: tuple[int, int] | None = None) -> None:
-        self._unacked = 0
-        self._alarm.due = NEVER
-        blocks: list[tuple[int, int]] = []
-        if self.ahead.lefts:
-            for point in self._recent:
-                block = self.ahead.around(point)
-                if block is not None and block not in blocks:
-                    blocks.append(block)
-                    if len(blocks) == 3:
-                        break
-        if duplicate is not None:
-            blocks = [duplicate, *blocks[:2]]
-        self.emit(
-            segment(
-                self.from_server,
-                self.ports,
-                0,
-                self.expected * MSS_BYTES,
-                (int(self.clock.now / STAMP_S), self._echo),
-                blocks=[(left * MSS_BYTES, right * MSS_BYTES) for left, right in blocks],
-            )
-        )
