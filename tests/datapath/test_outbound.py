@@ -15,7 +15,7 @@ from bondvpn.datapath.outbound import (
     TURN_CHUNKS,
 )
 from bondvpn.datapath.slab import CHUNK_MAX_BYTES, RUN_MAX, RUN_MAX_BYTES
-from bondvpn.session.link import Sent
+from bondvpn.session.link import Link, Sent
 from bondvpn.stats import Drop
 from bondvpn.wire.sealed import DATA_HEADER, DATA_HEADER_LEN
 from bondvpn.wire.transport import OVERHEAD
@@ -332,3 +332,29 @@ def test_counters_count_ethernet_frames() -> None:
     assert link.tx_datagrams == len(datagrams)
     assert link.tx_bytes == sum(len(one) + 28 + 14 for one in datagrams)
     assert (sender.out.frames, sender.out.bytes) == (1, 9054)
+
+
+def test_a_line_that_fails_in_mid_send_leaves_the_rest_to_the_others() -> None:
+    """Whoever hears of it changes the lines and dispatches, while dispatch is under way."""
+    sender, receiver = Sender(links=2), Receiver()
+
+    def failed(link: Link, reason: str, now: float) -> None:
+        sender.socket.fails = None
+        sender.scheduler.set_lines([other for other in sender.links if other is not link])
+        sender.out.dispatch(now)
+
+    sender.observer.link_failed = failed  # type: ignore[method-assign]
+    sender.socket.fails = Sent.DOWN
+    blocked(sender)
+    frames = [datagram(flow, 1, 600) for flow in range(8)]
+    sender.tap.frames.extend(frames)
+    sender.out.on_readable(sender.now)
+    blocked(sender, False)
+    sender.out.dispatch(sender.now)
+    assert sender.out.queued == 0
+    for run in sender.taken():
+        receiver.receive_each(one.data for one in run)
+        assert {one.address for one in run} == {1}
+    lost = sender.drops.counts[Drop.SOCKET]
+    assert lost == 1
+    assert len(set(frames) - set(receiver.tap.written)) in range(1, 4)

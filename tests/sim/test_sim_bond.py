@@ -9,15 +9,12 @@ import json
 from typing import Any
 
 import pytest
-from frames import datagram
 from scenario import Scenario, variations
 from simresult import SAMPLE_S, Result, eab
 from simulation import simulate
-from virtualnet import Line, World
+from virtualnet import World
 
 from bondvpn.lab import shape
-from bondvpn.session.link import Sent
-from bondvpn.stats import Drop
 
 FAST_MBIT, SLOW_MBIT = 6, 3
 DELAY_MS = 10
@@ -147,18 +144,3 @@ def test_the_benefit_is_1_for_the_sum_and_0_for_the_best_line() -> None:
     assert eab(30, [10, 20]) == 1
     assert eab(20, [10, 20]) == 0
     assert eab(10, [10, 20]) == -0.5
-
-
-def test_a_line_that_fails_in_mid_send_leaves_the_rest_to_the_others() -> None:
-    """Its failure changes the set of lines while dispatch is under way."""
-    world = World([Line(0), Line(1)])
-    client, server = world.start()
-    world.wait(world.all_active, 5)
-    world.client_sockets[1].fails = Sent.DOWN
-    frames = [datagram(flow, 1, 1400) for flow in range(40)]
-    client.tap.frames.extend(frames)
-    world.run(1)
-    assert client.active == [0]
-    lost = client.count(Drop.SOCKET)
-    assert 0 < lost < 10
-    assert len(server.tap.written) >= len(frames) - lost

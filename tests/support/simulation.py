@@ -93,7 +93,7 @@ def simulate(
         end.tap.sink = host.take
         hosts.append(host)
     near, far = hosts[::-1] if scenario.upload else hosts
-    near_end = client if scenario.upload else server
+    near_end, far_end = (client, server) if scenario.upload else (server, client)
     tap: VirtualTap = near_end.tap
     run = Run(scenario, world.clock, near, far, lambda: tap.gso_bytes)
     if scenario.cross is not None:
@@ -106,7 +106,7 @@ def simulate(
     pipes = [line.pipes[scenario.upload] for line in lines]
     with holds_of(world.clock) as holds:
         result = _measure(run, pipes, lambda: _traced(world, near_end, run, look), world, trace)
-    chunks = sum(link.rx_datagrams for end in (client, server) for link in end.session.links.values())
+    chunks = sum(link.rx_datagrams for link in far_end.session.links.values())
     waits = [*holds, *([0.0] * max(0, chunks - len(holds)))]
     result.hold_p50_s, result.hold_p99_s = quantile(waits, 0.5), quantile(waits, 0.99)
     result.tap_drops = tap.dropped
