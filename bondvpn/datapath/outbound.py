@@ -16,7 +16,7 @@ import numpy as np
 
 from bondvpn.bond.classify import EXPRESS_MAX_BYTES, classify
 from bondvpn.bond.weighted import Weighted
-from bondvpn.datapath.slab import CHUNK_MAX_BYTES, RUN_MAX, ChunkSlab, Extent, SealSlab, column
+from bondvpn.datapath.slab import CHUNK_MAX_BYTES, RUN_MAX, ChunkSlab, Extent, SealSlab, drain
 from bondvpn.session.link import Link
 from bondvpn.stats import Drop, Drops
 from bondvpn.wire.sealed import (
@@ -24,14 +24,11 @@ from bondvpn.wire.sealed import (
     DATA_HEADER,
     DATA_HEADER_LEN,
     EXPRESS,
-    KIND_OFFSET,
     NO_RECORD,
     PADDING_BOUND,
     RECORD_LENGTH_LEN,
     RECORD_OFFSET,
     SEQUENCE_MASK,
-    SEQUENCE_OFFSET,
-    STREAM_OFFSET,
     STREAMS,
     TIME_UNIT_S,
 )
@@ -81,10 +78,7 @@ class Outbound:
         self._slab = ChunkSlab(SLOTS, CHUNK_MAX_BYTES)
         self._overflow = memoryview(bytearray(65_536 + 64))
         self._order = np.arange(RUN_MAX, dtype=np.uint64)
-        headers = bytearray(b"\xff" * DATA_HEADER_LEN * RUN_MAX)  # NO_RECORD in each
-        self._headers = np.frombuffer(headers, np.uint8).reshape(RUN_MAX, DATA_HEADER_LEN)
-        self._sequences = column(headers, ">u4", SEQUENCE_OFFSET, DATA_HEADER_LEN, RUN_MAX)
-        self._headers[:, KIND_OFFSET] = DATA
+        self._sequences = self._order << np.uint64(16)  # as they stand in a chunk's first 8 bytes
         self._small = False
         self.queue_limit = QUEUE_MAX_BYTES
         self.frames = 0
@@ -220,9 +214,14 @@ class Outbound:
         slab = self._slab
         first = slab.next
         count = -(-record // slab.capacity)
-        data = memoryview(b"".join(slab.chunk[first : first + count]))[:record]
-        self._join(stream, data[:room])
-        self._spread(data[room:], first)
+        if count == 1:  # packets of 1,300 bytes: 1 µs less each than by way of new bytes
+            chunk = slab.chunk[first]
+            self._join(stream, chunk[:room])
+            chunk[: record - room] = chunk[room:record]
+        else:
+            data = memoryview(b"".join(slab.chunk[first : first + count]))[:record]
+            self._join(stream, data[:room])
+            self._spread(data[room:], first)
         self._place(stream, record - room, first_offset=NO_RECORD)
 
     def _close(self, stream: OutStream) -> None:
@@ -245,14 +244,17 @@ class Outbound:
         stream.sequence = sequence + count & SEQUENCE_MASK
         first = slab.next
         last = length - (count - 1) * capacity
-        if count > 1:
-            headers = self._headers[:count]
-            headers[:, STREAM_OFFSET] = stream.number
-            self._sequences[:count] = self._order[:count] + sequence & SEQUENCE_MASK
-            slab.cells[first : first + count, :DATA_HEADER_LEN] = headers
+        if count > 1 and sequence + count <= SEQUENCE_MASK:
+            # One addition and two assignments for all of them, and no wrap to heed: 4 µs less a super-frame.
+            start = DATA << 56 | stream.number << 48 | sequence << 16
+            slab.starts[first : first + count] = self._sequences[:count] + np.uint64(start)
+            slab.offsets[first : first + count] = NO_RECORD
             _OFFSET.pack_into(slab.rows[first], RECORD_OFFSET, first_offset)
         else:
-            DATA_HEADER.pack_into(slab.rows[first], 0, DATA, stream.number, sequence, 0, first_offset)
+            for i in range(count):
+                offset = NO_RECORD if i else first_offset
+                place = sequence + i & SEQUENCE_MASK
+                DATA_HEADER.pack_into(slab.rows[first + i], 0, DATA, stream.number, place, 0, offset)
         tail = stream.queue[-1] if stream.queue else None
         if tail is not None and tail.end == first and tail.last == tail.capacity == capacity:
             tail.count += count
@@ -329,8 +331,7 @@ class Outbound:
         rows = slab.sealed[first : first + full]
         if extent.capacity != slab.capacity:  # filled before the path MTU changed
             rows = [row[: DATA_HEADER_LEN + extent.capacity] for row in slab.rows[first : first + full]]
-        for nonce, row, header, body in zip(seal.nonces.views, rows, seal.headers, seal.bodies, strict=False):
-            encrypt_into(nonce, row, header, body)
+        drain(map(encrypt_into, seal.nonces.views, rows, seal.headers, seal.bodies))
         end = full * seal.segment
         if short:
             sealed = DATA_HEADER_LEN + short

@@ -5,6 +5,7 @@ every view the hot path needs is made when its slab is, not when a datagram come
 """
 
 from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from bondvpn.wire.sealed import (
     TIME_OFFSET,
 )
 from bondvpn.wire.transport import COUNTER_OFFSET, HEADER_LEN, NONCE_LEN, OVERHEAD
+from bondvpn.wire.virtio import HEADER_BYTES as VIRTIO_BYTES
 
 PATH_MTU_MAX_BYTES = 1500  # larger links exist in data centres only, behind none of our uplinks
 DATAGRAM_MAX_BYTES = PATH_MTU_MAX_BYTES - 28
@@ -26,6 +28,10 @@ CHUNK_MAX_BYTES = SEALED_MAX_BYTES - DATA_HEADER_LEN
 RUN_MAX_BYTES = 65_000  # one UDP payload, and what GSO takes in one call
 RUN_MAX = 64  # UDP_MAX_SEGMENTS before Linux 6.2
 RECEIVE_BYTES = 65_536
+
+
+drain: Callable[[Iterable[object]], None] = deque[object](maxlen=0).extend
+"""Run an iterator to its end: `drain(map(encrypt_into, ...))` calls it from C for every datagram of a run."""
 
 
 def column(memory: bytearray, kind: str, start: int, stride: int, count: int) -> NDArray[Any]:
@@ -80,8 +86,9 @@ class ChunkSlab:
         memory = bytearray(slots * SEALED_MAX_BYTES)
         self.slots = slots
         self.rows = split(memoryview(memory), SEALED_MAX_BYTES, slots)
-        self.cells = np.frombuffer(memory, np.uint8).reshape(slots, SEALED_MAX_BYTES)
+        self.starts = column(memory, ">u8", KIND_OFFSET, SEALED_MAX_BYTES, slots)  # up to the time
         self.times = column(memory, ">u2", TIME_OFFSET, SEALED_MAX_BYTES, slots)
+        self.offsets = column(memory, ">u2", RECORD_OFFSET, SEALED_MAX_BYTES, slots)
         self.clear()
         self.set_capacity(capacity)
 
@@ -135,7 +142,7 @@ class SealSlab:
         if segment == self.segment:
             return
         self.segment = segment
-        self.run = run = min(RUN_MAX, RUN_MAX_BYTES // segment)
+        self.run = run = run_max(segment)
         starts = range(0, run * segment, segment)
         self.prefixes = column(self._memory, ">u8", 0, segment, run)
         self.counters = column(self._memory, ">u8", COUNTER_OFFSET, segment, run)
@@ -206,3 +213,18 @@ class OpenSlab:
 def chunk_capacity(path_mtu: int, udp_overhead: int) -> int:
     """Chunk bytes of a datagram that fills an IP packet of `path_mtu` bytes."""
     return min(path_mtu - udp_overhead - OVERHEAD - DATA_HEADER_LEN, CHUNK_MAX_BYTES)
+
+
+def run_max(segment: int) -> int:
+    """Datagrams of `segment` bytes that one GSO call carries."""
+    return min(RUN_MAX, RUN_MAX_BYTES // segment)
+
+
+def run_frame_bytes(capacity: int) -> int:
+    """Bytes of an Ethernet frame whose chunks fill one run.
+
+    The kernel's super-frames are bounded to it: with 65,000 bytes each left a second run of one datagram
+    behind, at the full price of a send and a receive call.
+    """
+    run = run_max(capacity + DATA_HEADER_LEN + OVERHEAD)
+    return run * capacity - RECORD_LENGTH_LEN - VIRTIO_BYTES

@@ -11,7 +11,7 @@ from bondvpn.bond.liveness import PROBE_IDLE_SERVER_S, LinkState
 from bondvpn.bond.weighted import Weighted
 from bondvpn.datapath.outbound import FrameSource, Outbound
 from bondvpn.datapath.reassembly import FrameSink, Reassembly
-from bondvpn.datapath.slab import CHUNK_MAX_BYTES, SealSlab, chunk_capacity
+from bondvpn.datapath.slab import CHUNK_MAX_BYTES, SealSlab, chunk_capacity, run_frame_bytes
 from bondvpn.linux.journal import Journal, TapDevice
 from bondvpn.linux.netlink import Netlink, tunnel_routes
 from bondvpn.session.link import Link
@@ -23,7 +23,7 @@ from bondvpn.wire.transport import ETHERNET_LEN, udp_overhead
 log = logging.getLogger(__name__)
 
 GSO_S = 0.002  # of the lines' sum in one super-frame: a slow bond is not fed 64 KiB lumps
-GSO_MAX_BYTES = 65_000  # a record's length is 16 bits
+GSO_MAX_BYTES = 65_000  # what a peer may send us in one super-frame: a record's length is 16 bits
 QUEUE_S = 0.06  # of the lines' sum in the TAP, behind our own queue
 QUEUE_PACKETS_MIN = 16
 QUEUE_PACKETS_MAX = 48  # one segmented super-frame fits
@@ -100,13 +100,13 @@ class Tunnel:
         self._rates: dict[int, _Rates] = {}
         self._states: dict[int, LinkState] = {}  # as last logged
         self._capacity = CHUNK_MAX_BYTES
-        self._gso_bytes = GSO_MAX_BYTES
+        self._gso_bytes = _gso_bytes(None, self._capacity)
         self._reading = False
         self._stopping = False
 
     def configure(self, netlink: Netlink, rate_bps: float | None, public_key: bytes) -> None:
         """MAC, addresses, MTU, routes, up. Raises SystemFault."""
-        self._gso_bytes = _gso_bytes(rate_bps)
+        self._gso_bytes = _gso_bytes(rate_bps, self._capacity)
         netlink.configure_tap(
             self.settings.interface,
             self.settings.address,
@@ -268,8 +268,9 @@ class Tunnel:
 
     def _fit_tap(self, rate_bps: float | None) -> None:
         """Super-frames in proportion to the lines' sum."""
-        size = _gso_bytes(rate_bps)
-        if abs(size - self._gso_bytes) * 8 < self._gso_bytes:
+        size = _gso_bytes(rate_bps, self._capacity)
+        near = abs(size - self._gso_bytes) * 8 < self._gso_bytes
+        if near and self._gso_bytes <= run_frame_bytes(self._capacity):
             return
         self._gso_bytes = size
         self._host.fit_tap(self.settings.interface, size, _queue_packets(rate_bps))
@@ -349,11 +350,12 @@ def _mac(public_key: bytes, interface: str) -> str:
     return (b"\x02" + tail).hex(":")
 
 
-def _gso_bytes(rate_bps: float | None) -> int:
-    """Largest super-frame for lines of this sum; at least two full packets."""
+def _gso_bytes(rate_bps: float | None, capacity: int) -> int:
+    """Largest super-frame: what one run carries, less for slow lines, but at least two full packets."""
+    most = run_frame_bytes(capacity)
     if rate_bps is None:
-        return GSO_MAX_BYTES
-    return int(min(max(rate_bps / 8 * GSO_S, 2 * (1500 + udp_overhead(ipv6=True))), GSO_MAX_BYTES))
+        return most
+    return int(min(max(rate_bps / 8 * GSO_S, 2 * (1500 + udp_overhead(ipv6=True))), most))
 
 
 def _queue_packets(rate_bps: float | None) -> int:

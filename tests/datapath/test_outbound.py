@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 import pytest
-from frames import ack, datagram, stream_of, super_frame
+from frames import TCP_OVERHEAD_BYTES, VIRTIO_BYTES, ack, datagram, stream_of, super_frame
 from tunnelends import Datagram, Receiver, Sender
 
 from bondvpn.datapath.outbound import (
@@ -14,7 +14,7 @@ from bondvpn.datapath.outbound import (
     SMALL_READS_PER_WAKEUP,
     TURN_CHUNKS,
 )
-from bondvpn.datapath.slab import CHUNK_MAX_BYTES, RUN_MAX, RUN_MAX_BYTES
+from bondvpn.datapath.slab import CHUNK_MAX_BYTES, RUN_MAX, RUN_MAX_BYTES, run_frame_bytes, run_max
 from bondvpn.session.link import Link, Sent
 from bondvpn.stats import Drop
 from bondvpn.wire.sealed import DATA_HEADER, DATA_HEADER_LEN
@@ -358,3 +358,17 @@ def test_a_line_that_fails_in_mid_send_leaves_the_rest_to_the_others() -> None:
     lost = sender.drops.counts[Drop.SOCKET]
     assert lost == 1
     assert len(set(frames) - set(receiver.tap.written)) in range(1, 4)
+
+
+# -- runs -------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("capacity", [CHUNK_MAX_BYTES, 1358, 1000])
+def test_the_largest_super_frame_is_one_run(capacity: int) -> None:
+    sender, receiver = Sender(), Receiver()
+    sender.out.set_capacity(capacity)
+    most = run_frame_bytes(capacity)
+    frame = super_frame(1, 1, VIRTIO_BYTES + most - TCP_OVERHEAD_BYTES, 1448)
+    runs = sender.send([frame])
+    assert [len(run) for run in runs] == [run_max(capacity + DATA_HEADER_LEN + OVERHEAD)]
+    assert len(sender.send([frame + b"\0"])) == 2
+    receiver.receive([one.data for one in runs[0]])
+    assert receiver.tap.written == [frame]
