@@ -17,6 +17,7 @@ import numpy as np
 from bondvpn.bond.classify import EXPRESS_MAX_BYTES, classify
 from bondvpn.bond.weighted import Weighted
 from bondvpn.datapath.slab import CHUNK_MAX_BYTES, RUN_MAX, ChunkSlab, Extent, SealSlab, drain
+from bondvpn.session.keypair import SendLane
 from bondvpn.session.link import Link
 from bondvpn.stats import Drop, Drops
 from bondvpn.wire.sealed import (
@@ -30,9 +31,10 @@ from bondvpn.wire.sealed import (
     RECORD_OFFSET,
     SEQUENCE_MASK,
     STREAMS,
+    TIME_OFFSET,
     TIME_UNIT_S,
 )
-from bondvpn.wire.transport import HEADER_LEN, OVERHEAD
+from bondvpn.wire.transport import HEADER, HEADER_LEN, NONCE_LEN, OVERHEAD, TYPE_WORD
 from bondvpn.wire.virtio import HEADER_BYTES as VIRTIO_BYTES
 
 SLOTS = 2048  # 2.9 MB: 60 ms at 390 Mbit/s; faster bonds drain faster than they fill
@@ -47,6 +49,7 @@ SHORT_SLOTS = 2  # what a frame without offload needs at the most
 
 _RECORD_LENGTH = Struct(">H")
 _OFFSET = Struct(">H")
+_TIME = Struct(">H")
 
 
 class FrameSource(Protocol):
@@ -118,8 +121,9 @@ class Outbound:
         """Drain the TAP, but bounded; send what the lines have room for."""
         run_bytes = RUN_MAX // 2 * self._slab.capacity
         since_dispatch = self.queued
+        slab, needed = self._slab, self._slots_needed
         for i in range(SMALL_READS_PER_WAKEUP):
-            if self.full:
+            if self.queued >= self.queue_limit or not slab.has_room(needed):  # as `full`, 0.1 µs a frame less
                 self.dispatch(now)
                 if self.full:
                     return
@@ -302,7 +306,7 @@ class Outbound:
     # -- 5. seal, 6. send -----------------------------------------------------------------------
     def _send(self, link: Link, stream: OutStream, most: int, now: float) -> None:
         """The stream's next chunks, at most `most` and what one GSO call can carry, by `link`."""
-        slab, seal = self._slab, self._seal
+        seal = self._seal
         extent = stream.queue[0]
         first = extent.start
         seal.set_segment(extent.capacity + DATA_HEADER_LEN + OVERHEAD)
@@ -322,25 +326,47 @@ class Outbound:
         lane = link.send_lane
         counter = lane.counter
         lane.counter = counter + count
+        time = int(now / TIME_UNIT_S) & 0xFFFF
+        if count == 1:
+            end = self._seal_one(lane, counter, first, short or extent.capacity, time)
+        else:
+            end = self._seal_run(lane, counter, extent, first, full, short, time)
+        self._scheduler.spent(link, end + count * link.frame_overhead)
+        link.send_run(seal.view[:end], seal.segment if full else end, count, now)
+
+    def _seal_one(self, lane: SendLane, counter: int, slot: int, length: int, time: int) -> int:
+        """One chunk of `length` bytes; the datagram's bytes. For a lone ACK 2.6 µs less than a run of one."""
+        view, header = self._seal.view, self._seal.headers[0]
+        end = DATA_HEADER_LEN + length
+        row = self._slab.rows[slot][:end]
+        _TIME.pack_into(row, TIME_OFFSET, time)
+        HEADER.pack_into(view, 0, TYPE_WORD, lane.index, counter)
+        lane.encrypt_into(counter.to_bytes(NONCE_LEN, "big"), row, header, view[HEADER_LEN : end + OVERHEAD])
+        return end + OVERHEAD
+
+    def _seal_run(
+        self, lane: SendLane, counter: int, extent: Extent, first: int, full: int, short: int, time: int
+    ) -> int:
+        """`full` whole chunks from slot `first` on, one of `short` bytes if not 0; the datagrams' bytes."""
+        slab, seal = self._slab, self._seal
+        count = full + 1 if short else full
         counters = self._order[:count] + np.uint64(counter)
         seal.counters[:count] = counters
         seal.nonces.counters[:count] = counters
         seal.prefixes[:count] = lane.prefix
-        slab.times[first : first + count] = int(now / TIME_UNIT_S) & 0xFFFF
-        encrypt_into = lane.encrypt_into
+        slab.times[first : first + count] = time
         rows = slab.sealed[first : first + full]
         if extent.capacity != slab.capacity:  # filled before the path MTU changed
             rows = [row[: DATA_HEADER_LEN + extent.capacity] for row in slab.rows[first : first + full]]
-        drain(map(encrypt_into, seal.nonces.views, rows, seal.headers, seal.bodies))
+        drain(map(lane.encrypt_into, seal.nonces.views, rows, seal.headers, seal.bodies))
         end = full * seal.segment
         if short:
             sealed = DATA_HEADER_LEN + short
             start, end = end, end + sealed + OVERHEAD
-            encrypt_into(
+            lane.encrypt_into(
                 seal.nonces.views[full],
                 slab.rows[first + full][:sealed],
                 seal.view[start : start + HEADER_LEN],
                 seal.view[start + HEADER_LEN : end],
             )
-        self._scheduler.spent(link, end + count * link.frame_overhead)
-        link.send_run(seal.view[:end], seal.segment if full else end, count, now)
+        return end
