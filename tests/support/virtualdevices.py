@@ -172,6 +172,10 @@ class VirtualTap(FakeTap):
     def close(self) -> None:
         self.frames.clear()
 
+    def configure_tap(self, *_: Any, gso_max_size: int, txqueuelen: int, **__: Any) -> None:
+        """What netlink would do."""
+        self.gso_bytes, self.queue_packets = gso_max_size, txqueuelen
+
     def offer(self, frame: bytes) -> bool:
         """A frame from the host's own stack; False if the queue is full."""
         if len(self.frames) >= self.queue_packets:

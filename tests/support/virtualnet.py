@@ -21,11 +21,7 @@ from bondvpn.lab.pipe import Pipe
 from bondvpn.noise.handshake import Identity, Remote
 from bondvpn.noise.timestamp import tai64n
 from bondvpn.runtime.engine import Engine
-from bondvpn.runtime.tunnel import (
-    Tunnel,
-    _gso_bytes,
-    _queue_packets,
-)
+from bondvpn.runtime.tunnel import Tunnel
 from bondvpn.session.initiator import Initiator
 from bondvpn.session.keypair import REKEY_AFTER_S, Keypair
 from bondvpn.session.link import Link, Path
@@ -72,8 +68,7 @@ class End(Tunnel):
         settings = config.Tunnel(interface=name, address=(), scheduler=scheduler)
         super().__init__(name, settings, self.engine, VirtualTap())
         self.engine.tunnels.append(self)
-        self.tap.gso_bytes = self._gso_bytes = _gso_bytes(speed_bps)
-        self.tap.queue_packets = _queue_packets(speed_bps)
+        self.configure(self.tap, speed_bps, b"")
         self.tap.on_offer = lambda: self.loop.read(self.tap)
         self.loop = self.engine.loop
         self.table = self.engine.table
