@@ -28,6 +28,7 @@ PMTUDISC_PROBE = 3  # set DF, never fragment, ignore the kernel's own path MTU
 SO_RCVBUFFORCE = 33
 SO_SNDBUFFORCE = 32
 SO_MARK = 36
+SO_ATTACH_REUSEPORT_CBPF = 51
 
 BUFFER_BYTES = 4 << 20  # 10 ms at 3.4 Gbit/s, more than one wake-up ever leaves behind
 RUN_BYTES_MAX = 65_000  # below the 65,507 bytes of one UDP payload
@@ -82,8 +83,12 @@ class UdpSocket:
         ipv6: bool = False,
         device: str | None = None,
         mark: int | None = None,
+        shared: bool = False,
     ) -> None:
-        """Bind. Raises SystemFault naming the address or device that cannot be had."""
+        """Bind; `shared`: beside others that share the port.
+
+        Raises SystemFault naming the address or device that cannot be had.
+        """
         self.ipv6 = ipv6
         self.gso = True
         self.gso_fallbacks = 0
@@ -91,6 +96,8 @@ class UdpSocket:
         self._ancillary: dict[tuple[int, bytes], list[tuple[int, int, bytes]]] = {}
         self._socket = socket.socket(socket.AF_INET6 if ipv6 else socket.AF_INET, socket.SOCK_DGRAM)
         try:
+            if shared:
+                self.share_port()
             self._configure(device, mark)
             self._socket.bind(address)
         except OSError as error:
@@ -127,6 +134,20 @@ class UdpSocket:
             self._socket.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
         else:
             self._socket.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+
+    def share_port(self) -> None:
+        """From now on others of this user may bind to the same address and port, if they are `shared` too."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+
+    def steer(self, program: bytes) -> None:
+        """Who of those that share the port gets a datagram: `program` is a `struct sock_fprog`.
+
+        Raises SystemFault.
+        """
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, program)
+        except OSError as error:  # Linux 4.5
+            raise SystemFault(f"cannot split a UDP port among workers: {error.strerror}") from None
 
     def fileno(self) -> int:
         return self._socket.fileno()

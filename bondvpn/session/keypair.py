@@ -105,18 +105,26 @@ class Keypair:
 
 
 class LaneTable:
-    """All receive lanes of the process, by the index that stands in the datagram."""
+    """All receive lanes of the process, by the index that stands in the datagram.
 
-    def __init__(self, random: Callable[[int], bytes]) -> None:
+    Of several processes behind one port, number `worker` of `workers` takes the keypair indexes that leave
+    that remainder, so that an index tells whose it is.
+    """
+
+    def __init__(self, random: Callable[[int], bytes], *, worker: int = 0, workers: int = 1) -> None:
         self.lanes: dict[int, ReceiveLane] = {}
         self._keypairs: dict[int, Keypair] = {}
         self._reserved: set[int] = set()
         self._random = random
+        self._worker, self._workers = worker, workers
 
     def reserve(self) -> int:
         """A keypair index that nobody uses, for a handshake under way."""
         while True:
             index = int.from_bytes(self._random(3), "big")
+            index += self._worker - index % self._workers
+            if index >= transport.KEYPAIR_INDEXES:  # the last ones of 24 bits have no room for the remainder
+                continue
             if index not in self._keypairs and index not in self._reserved:
                 self._reserved.add(index)
                 return index

@@ -7,6 +7,7 @@ after our own restart replaces nothing.
 """
 
 from collections.abc import Callable
+from typing import Protocol
 
 from bondvpn.noise.handshake import (
     Identity,
@@ -38,6 +39,20 @@ class ClientPeer:
         self.last_timestamp = b""
 
 
+class Elsewhere(Protocol):
+    """Who knows the clients that other processes on this port serve."""
+
+    def hand_over(self, received: ReceivedInitiation, datagram: bytes, path: Path) -> Drop | None:
+        """An initiation of someone who is no client here; why it goes no further, None if it does."""
+
+
+class Nowhere:
+    """There are no other processes: who is no client here is a stranger."""
+
+    def hand_over(self, received: ReceivedInitiation, datagram: bytes, path: Path) -> Drop | None:
+        return Drop.HANDSHAKE
+
+
 class Responder:
     """Answers initiations; owns the clients' sessions."""
 
@@ -51,6 +66,7 @@ class Responder:
         table: LaneTable,
         random: Callable[[int], bytes],
         drops: Drops,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         self.peers = {peer.public_key: peer for peer in peers}
         self._identity = identity
@@ -59,6 +75,7 @@ class Responder:
         self._table = table
         self._random = random
         self._drops = drops
+        self._elsewhere = elsewhere or Nowhere()
 
     def receive_initiation(self, datagram: bytes, path: Path, now: float) -> None:
         """An initiation came, from anyone."""
@@ -68,7 +85,9 @@ class Responder:
             return
         peer = self.peers.get(received.peer_public)
         if peer is None:
-            self._drops.count(Drop.HANDSHAKE)
+            refused = self._elsewhere.hand_over(received, datagram, path)
+            if refused is not None:
+                self._drops.count(refused)
             return
         if received.timestamp <= peer.last_timestamp:
             self._drops.count(Drop.TIMESTAMP)

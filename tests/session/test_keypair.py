@@ -94,3 +94,19 @@ def test_lanes_are_found_while_their_keypair_is_known() -> None:
     assert table.find(INDEX << 8 | 4) is None
     assert table.lanes == {}
     table.remove(keys)  # twice is fine
+
+
+@pytest.mark.parametrize("workers", [2, 3, 64])
+def test_an_index_tells_which_of_several_processes_gave_it_out(workers: int) -> None:
+    for worker in range(workers):
+        table = LaneTable(random.Random(worker).randbytes, worker=worker, workers=workers)
+        indexes = {table.reserve() for _ in range(50)}
+        assert len(indexes) == 50
+        assert {index % workers for index in indexes} == {worker}
+        assert max(indexes) < transport.KEYPAIR_INDEXES
+
+
+def test_an_index_of_more_than_24_bits_is_none() -> None:
+    """2^24 - 1 is divisible by 3: moved up to the worker's remainder it would not fit."""
+    numbers = iter([b"\xff\xff\xff", b"\0\0\1"])
+    assert LaneTable(lambda n: next(numbers), worker=2, workers=3).reserve() == 2
