@@ -28,6 +28,7 @@ MTU_BYTES_MIN, MTU_BYTES_MAX = 576, 9000
 IPV6_MTU_BYTES_MIN = 1280  # RFC 8200 section 5
 REKEY_AFTER_S = 120.0  # docs/design.md section 6
 LISTEN = (Endpoint("0.0.0.0", 1189), Endpoint("::", 1189))
+WORKERS_MAX = 64  # processes of one server; far more than cores carry tunnels anywhere today
 SERVER_SOCKET = "server"  # what names the server's control socket and journal
 
 
@@ -107,6 +108,8 @@ class ServerConfig:
     private_key: bytes = field(repr=False)
     listen: tuple[Endpoint, ...]
     clients: tuple[Client, ...]
+    workers: int = 1
+    """Processes that share the ports and split the clients."""
 
 
 def load_client(path: str | Path) -> ClientConfig:
@@ -169,6 +172,7 @@ def _server_config(path: Path, document: dict[str, Any]) -> ServerConfig:
     top = Table(document, "", findings)
     private_key = top.secret("private_key_file")
     listen = top.items("listen", values.listen_endpoint, LISTEN)
+    workers = top.value("workers", values.integer((1, WORKERS_MAX)), 1)
     tables = top.tables("client")
     clients = [_client(table) for table in tables]
     top.close()
@@ -176,7 +180,9 @@ def _server_config(path: Path, document: dict[str, Any]) -> ServerConfig:
     _refuse_repeats(tables, [client.public_key for client in clients], "public_key")
     _refuse_repeats(tables, [client.tunnel.interface for client in clients], "tunnel.interface")
     findings.raise_if_any()
-    return ServerConfig(path=path, private_key=private_key, listen=listen, clients=tuple(clients))
+    return ServerConfig(
+        path=path, private_key=private_key, listen=listen, clients=tuple(clients), workers=workers
+    )
 
 
 def _tunnel(table: Table, *, client: bool) -> Tunnel:

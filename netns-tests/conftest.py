@@ -63,7 +63,8 @@ def _bond(
 
 def _show_logs(tunnel: Tunnel) -> None:
     """pytest shows this for tests that failed."""
-    print(f"--- client ---\n{tunnel.client_log}\n--- server ---\n{tunnel.server_log}")
+    for log in sorted(tunnel.root.glob("*.log")):
+        print(f"--- {log.stem} ---\n{log.read_text(errors='replace')}")
 
 
 def _factory(stack: contextlib.ExitStack, directories: Callable[[], Path]) -> Callable[..., Bond]:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 from bondvpn.lab import namespace
 from bondvpn.lab.topology import Lab
-from bondvpn.lab.tunnel import CLIENT_ADDRESS, PEER_ADDRESS, PORT, Tunnel
+from bondvpn.lab.tunnel import PORT, Tunnel, client_address, peer_address
 from bondvpn.ui import control
 
 Seen = TypeVar("Seen")
@@ -51,8 +51,8 @@ def seconds_until(look: Callable[[], object], within_s: float, what: str = "") -
 
 # -- the processes ------------------------------------------------------------------------------
 def control_socket(tunnel: Tunnel, end: str) -> Path:
-    name = {"client": "bond0", "server": "server"}[end]
-    return tunnel.root / end / "run" / f"{name}.sock"
+    home, name = ("server", "server") if end == "server" else ("client", f"bond{int(end[6:] or 1) - 1}")
+    return tunnel.root / home / "run" / f"{name}.sock"
 
 
 def status(tunnel: Tunnel, end: str) -> dict[str, Any]:
@@ -138,8 +138,10 @@ class Flow:
         upload: bool = True,
         congestion: str = "cubic",
         bits_per_second: float | None = None,
+        client: int = 1,
     ) -> None:
-        sender, receiver, address = ("gw", "srv", PEER_ADDRESS) if upload else ("srv", "gw", CLIENT_ADDRESS)
+        sender, receiver = ("gw", "srv") if upload else ("srv", "gw")
+        address = peer_address(client) if upload else client_address(client)
         with namespace.entered(lab.namespace(receiver)):
             listener = socket.create_server((address, 0))
         with listener:

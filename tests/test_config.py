@@ -267,6 +267,34 @@ def test_repeated_clients(etc: Path) -> None:
     assert len(config.load_server(_file(etc, SERVER + other)).clients) == 2
 
 
+def test_workers(etc: Path) -> None:
+    assert config.load_server(_file(etc, SERVER)).workers == 1
+    for workers in (1, 2, 64):
+        assert config.load_server(_file(etc, f"workers = {workers}" + SERVER)).workers == workers
+
+
+@pytest.mark.parametrize(
+    ("value", "wrong"),
+    [
+        ("0", "out of range"),
+        ("65", "out of range"),
+        ("-1", "out of range"),
+        ("true", "a boolean, not an integer"),
+        ('"2"', "a string, not an integer"),
+        ("1.5", "a float, not an integer"),
+    ],
+)
+def test_workers_out_of_bounds(etc: Path, value: str, wrong: str) -> None:
+    found = _errors(_file(etc, f"workers = {value}" + SERVER.replace("172.21.1.1/30", "172.21.1.1")))
+    assert found[0] == f"workers = {value}: {wrong}; accepted: an integer from 1 to 64"
+    assert found[1].startswith("client[0].tunnel.address[0]")  # and what else is wrong
+
+
+def test_a_client_has_no_workers(etc: Path) -> None:
+    (line,) = _errors(_file(etc, "workers = 2" + CLIENT))
+    assert line.startswith("workers: unknown key")
+
+
 def test_a_client_has_no_rekey_after_of_its_own_at_the_server(etc: Path) -> None:
     (line,) = _errors(_file(etc, SERVER + 'rekey_after = "5s"\n'))
     assert line.startswith("client[0].tunnel.rekey_after: unknown key")

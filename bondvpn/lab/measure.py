@@ -23,6 +23,8 @@ from bondvpn.lab.topology import Lab
 
 # One server per measurement, each on a port of its own: two may run at once, and none meets a busy server.
 _ports = itertools.cycle(range(5201, 5801))
+# A raw socket hears every echo of its machine: several measurements at once tell theirs by these.
+_identities = itertools.count(os.getpid())
 
 SERVER_WAIT_S = 5.0
 SPARE_S = 20.0
@@ -148,7 +150,7 @@ def ping(
         if device:
             icmp.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
         icmp.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-        identity = os.getpid() & 0xFFFF
+        identity = next(_identities) & 0xFFFF
         trips = []
         for sequence in range(count):
             started = time.monotonic()

@@ -1,7 +1,6 @@
 """bondvpn itself inside a lab: its configuration files, and both its ends as processes."""
 
 import base64
-import contextlib
 import os
 import secrets
 import signal
@@ -31,10 +30,18 @@ STOP_WAIT_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Configs:
-    """The two configuration files of a tunnel, keys beside them."""
+    """The configuration files of both ends of a tunnel, keys beside them."""
 
     client: Path
     server: Path
+    further: tuple[Path, ...] = ()
+    """Those of the second client and the ones after it."""
+
+    def of(self, end: str) -> Path:
+        """The file of "server", "client", "client2" and so on."""
+        if end == "server":
+            return self.server
+        return (self.client, *self.further)[_number(end) - 1]
 
 
 def write_configs(
@@ -45,46 +52,63 @@ def write_configs(
     speeds: bool = True,
     mtu: int = 1500,
     rekey_after: str | None = None,
+    clients: int = 1,
+    workers: int | None = None,
     **extra: Any,
 ) -> Configs:
     """Write keys, client.toml and server.toml for this lab (docs/design.md, section 8).
 
+    Several `clients` share the gateway's lines: client2.toml has bond1, which office1 answers, and so on.
     `speeds` gives each uplink its line's `up` and `down` where the line has a rate; `rekey_after` is a
     duration such as "1s"; `extra` goes into [tunnel] of the client (strings, integers, booleans, lists).
     """
     directory.mkdir(parents=True, exist_ok=True)
-    client_public = _write_private_key(directory / "client.key")
     server_public = _write_private_key(directory / "server.key")
-    _write_secret(directory / "office.psk", secrets.token_bytes(32))
-    tunnel: dict[str, Any] = {"interface": "bond0", "address": [f"{CLIENT_ADDRESS}/{PREFIX_BITS}"]}
-    tunnel |= {"mtu": mtu, "scheduler": scheduler}
-    if rekey_after is not None:
-        tunnel["rekey_after"] = rekey_after
-    server = {
-        "public_key": server_public,
-        "preshared_key_file": "office.psk",
-        "endpoints": [f"{SERVER_ADDRESS}:{PORT}"],
-    }
-    client_text = _keys({"private_key_file": "client.key"}) + _table("[tunnel]", tunnel | extra)
-    client_text += _table("[[server]]", server)
-    for line in lab.lines:
-        client_text += _table("[[uplink]]", _uplink(lab, line, speeds=speeds))
-    there: dict[str, Any] = {"interface": "office0", "address": [f"{PEER_ADDRESS}/{PREFIX_BITS}"]}
-    there |= {"mtu": mtu, "scheduler": scheduler}
-    client = {"name": "office", "public_key": client_public, "preshared_key_file": "office.psk"}
-    server_text = _keys({"private_key_file": "server.key", "listen": [f"0.0.0.0:{PORT}"]})
-    server_text += _table("[[client]]", client) + _table("[client.tunnel]", there)
-    configs = Configs(directory / "client.toml", directory / "server.toml")
-    configs.client.write_text(client_text)
+    both: dict[str, Any] = {"mtu": mtu, "scheduler": scheduler}
+    further = {} if rekey_after is None else {"rekey_after": rekey_after}
+    server = {"public_key": server_public, "endpoints": [f"{SERVER_ADDRESS}:{PORT}"]}
+    top = {} if workers is None else {"workers": workers}
+    server_text = _keys({"private_key_file": "server.key", "listen": [f"0.0.0.0:{PORT}"]} | top)
+    files = []
+    for number in range(1, clients + 1):
+        here, office = "client" + _suffix(number), "office" + _suffix(number)
+        secret = {"preshared_key_file": f"{office}.psk"}
+        public = _write_private_key(directory / f"{here}.key")
+        _write_secret(directory / secret["preshared_key_file"], secrets.token_bytes(32))
+        tunnel = {"interface": f"bond{number - 1}", "address": [f"{client_address(number)}/{PREFIX_BITS}"]}
+        text = _keys({"private_key_file": f"{here}.key"}) + _table(
+            "[tunnel]", tunnel | both | further | extra
+        )
+        text += _table("[[server]]", server | secret)
+        for line in lab.lines:
+            text += _table("[[uplink]]", _uplink(lab, line, speeds=speeds))
+        files.append(directory / f"{here}.toml")
+        files[-1].write_text(text)
+        there = {"interface": f"office{number - 1}", "address": [f"{peer_address(number)}/{PREFIX_BITS}"]}
+        server_text += _table("[[client]]", {"name": office, "public_key": public} | secret)
+        server_text += _table("[client.tunnel]", there | both)
+    configs = Configs(files[0], directory / "server.toml", tuple(files[1:]))
     configs.server.write_text(server_text)
     return configs
 
 
-class Tunnel:
-    """A running bondvpn in a lab, client in gw and server in srv; a context manager.
+def client_address(number: int) -> str:
+    """The address inside the tunnel of client 1, 2 and so on."""
+    return f"172.21.{number}.2"
 
-    Entering waits until an echo comes back through the tunnel and raises SystemFault with both logs when none
-    does; leaving sends SIGTERM to both and waits. Until then `client_log` and `server_log` can be read.
+
+def peer_address(number: int) -> str:
+    """The server's in the tunnel of that client."""
+    return f"172.21.{number}.1"
+
+
+class Tunnel:
+    """A running bondvpn in a lab, clients in gw and server in srv; a context manager.
+
+    Its ends are "client", "server" and, where the configuration has them, "client2" and so on; all clients
+    share one runtime directory, as on one machine. Entering starts the first two, waits until an echo comes
+    back through the tunnel and raises SystemFault with both logs when none does; leaving sends SIGTERM to all
+    and waits. Until then `client_log` and `server_log` can be read.
     """
 
     def __init__(self, lab: Lab, configs: Configs, *, wait_s: float = START_WAIT_S) -> None:
@@ -106,9 +130,8 @@ class Tunnel:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for end in ("client", "server"):
-            with contextlib.suppress(KeyError):
-                self.stop(end)
+        for end in sorted(self.ends):  # the clients before the server
+            self.stop(end)
         self._directory.cleanup()
 
     @property
@@ -120,14 +143,15 @@ class Tunnel:
         return self._log("server").read_text(errors="replace") if self._log("server").exists() else ""
 
     def environment(self, end: str) -> dict[str, str]:
-        """What the commands of the "client" or "server" end need to find it: `bondvpn status` too."""
-        own = {"BONDVPN_RUNTIME_DIR": self.root / end / "run", "BONDVPN_STATE_DIR": self.root / end / "state"}
+        """What the commands of an end need to find it: `bondvpn status` too."""
+        home = self.root / ("server" if end == "server" else "client")
+        own = {"BONDVPN_RUNTIME_DIR": home / "run", "BONDVPN_STATE_DIR": home / "state"}
         for directory in own.values():
             directory.mkdir(parents=True, exist_ok=True)
         return os.environ | {name: str(directory) for name, directory in own.items()}
 
     def command(self, end: str, *argv: str) -> subprocess.CompletedProcess[str]:
-        """Run a bondvpn command beside the "client" or "server" end, such as `status --json`."""
+        """Run a bondvpn command beside an end, such as `status --json`."""
         return self._lab.run(
             _where(end),
             [sys.executable, "-m", "bondvpn", *argv],
@@ -137,13 +161,13 @@ class Tunnel:
         )
 
     def start(self, end: str) -> None:
-        """Start the "client" or the "server"; its log goes on in the same file."""
-        config = self._configs.client if end == "client" else self._configs.server
+        """Start an end; its log goes on in the same file."""
+        config = self._configs.of(end)
         environment = self.environment(end)
         with self._log(end).open("ab") as log:
             self.ends[end] = self._lab.popen(
                 _where(end),
-                [sys.executable, "-m", "bondvpn", end, "--config", str(config)],
+                [sys.executable, "-m", "bondvpn", end.rstrip("0123456789"), "--config", str(config)],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -151,7 +175,7 @@ class Tunnel:
             )
 
     def stop(self, end: str, *, with_signal: int = signal.SIGTERM) -> int:
-        """End the "client" or the "server" and return its exit status; killed when it takes over 5 s.
+        """End one and return its exit status; killed when it takes over 5 s.
 
         Raises KeyError when it was not started.
         """
@@ -163,13 +187,14 @@ class Tunnel:
             process.kill()
             return process.wait(STOP_WAIT_S)
 
-    def await_echo(self, wait_s: float) -> float:
-        """Seconds until an echo came back through the tunnel; raises SystemFault after `wait_s`."""
+    def await_echo(self, wait_s: float, number: int = 1) -> float:
+        """Seconds until an echo came back through the tunnel of client `number`; raises SystemFault after
+        `wait_s`."""
         started = time.monotonic()
         while (waited := time.monotonic() - started) < wait_s:
             if any(process.poll() is not None for process in self.ends.values()):
                 break
-            if ping(self._lab, PEER_ADDRESS, count=1, timeout_s=0.25):
+            if ping(self._lab, peer_address(number), count=1, timeout_s=0.25):
                 return time.monotonic() - started
             time.sleep(0.02)
         raise SystemFault(
@@ -182,7 +207,16 @@ class Tunnel:
 
 
 def _where(end: str) -> str:
-    return {"client": "gw", "server": "srv"}[end]
+    return "srv" if end == "server" else "gw"
+
+
+def _number(end: str) -> int:
+    """2 for "client2", 1 for "client"."""
+    return int(end.removeprefix("client") or 1)
+
+
+def _suffix(number: int) -> str:
+    return str(number) if number > 1 else ""
 
 
 def _uplink(lab: Lab, line: Line, *, speeds: bool) -> dict[str, Any]:

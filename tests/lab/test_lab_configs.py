@@ -39,6 +39,21 @@ def test_the_keys_of_both_ends_match(tmp_path: Path) -> None:
     assert client.server.preshared_key == server.clients[0].preshared_key
 
 
+def test_several_clients_have_keys_interfaces_and_addresses_of_their_own(tmp_path: Path) -> None:
+    configs = write_configs(Lab(DEMO), tmp_path, clients=3, workers=2)
+    server = load_server(configs.server)
+    assert server.workers == 2
+    assert [known.name for known in server.clients] == ["office", "office2", "office3"]
+    for number, (end, known) in enumerate(zip(("client", "client2", "client3"), server.clients, strict=True)):
+        client = load_client(configs.of(end))
+        assert (client.tunnel.interface, known.tunnel.interface) == (f"bond{number}", f"office{number}")
+        assert public(client.private_key) == known.public_key
+        assert client.server.preshared_key == known.preshared_key
+        assert client.tunnel.address[0].network == known.tunnel.address[0].network
+    assert len({known.tunnel.address[0].network for known in server.clients}) == 3
+    assert len({known.preshared_key for known in server.clients}) == 3
+
+
 def test_secrets_are_their_owners_alone_also_when_written_again(tmp_path: Path) -> None:
     for _ in range(2):
         write_configs(Lab(DEMO), tmp_path)
