@@ -23,9 +23,14 @@ LOAD_S = 8.0
 REKEYS_MIN = 5  # of 7 or 8: a handshake takes a round trip, and two noisy cores their time
 
 
+@pytest.mark.parametrize("workers", [1, 2], ids=["alone", "workers"])
 @pytest.mark.parametrize("upload", [True, False], ids=["up", "down"])
-def test_rekeys_under_load_cost_no_segment(bond_over: Callable[..., Any], upload: bool) -> None:
-    bond = bond_over(twins(), rekey_after="1s")
+def test_rekeys_under_load_cost_no_segment(bond_over: Callable[..., Any], upload: bool, workers: int) -> None:
+    """Of two workers half of the handshakes reach the one that does not know the client."""
+    bond = bond_over(twins(), rekey_after="1s", clients=workers, workers=workers)
+    if workers > 1:
+        bond.tunnel.start("client2")
+        bond.tunnel.await_echo(10, 2)
     eventually(lambda: all_active(bond.tunnel, bond.lab), 10, "both lines are used")
     before = {end: drops(bond.tunnel, end) for end in ("client", "server")}
     ages: dict[str, list[float]] = {"client": [], "server": []}

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import socket
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -17,6 +18,7 @@ log = logging.getLogger(__name__)
 
 REQUEST_MAX_BYTES = 4096
 REQUEST_TIMEOUT_S = 5.0
+POLLED_TIMEOUT_S = 1.0  # nobody else is served meanwhile
 
 
 class ControlSocket:
@@ -45,16 +47,67 @@ class ControlSocket:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, TimeoutError, ValueError):
             line = await asyncio.wait_for(reader.readline(), REQUEST_TIMEOUT_S)
-            writer.write(json.dumps(self._answer(line)).encode() + b"\n")
+            writer.write(answer(line, self._status, self._started))
             await writer.drain()
         writer.close()
 
-    def _answer(self, line: bytes) -> dict[str, Any]:
+
+class PolledControlSocket:
+    """The same for a process without an event loop: `serve` when `fileno` is readable."""
+
+    def __init__(self, name: str, status: Callable[[float], dict[str, Any]]) -> None:
+        """Listen. Raises SystemFault."""
+        self._path = runtime_dir() / f"{name}.sock"
+        self._status = status
+        self._started = time.monotonic()
+        self._path.unlink(missing_ok=True)  # a killed process's; a living one holds the journal
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            request = json.loads(line)
-        except ValueError:
-            request = None
-        if not isinstance(request, dict) or request.get("command") != "status":
-            return {"error": 'expected {"command": "status"}'}
+            self._listener.bind(str(self._path))
+            self._path.chmod(0o600)
+            self._listener.listen()
+        except OSError as error:
+            self._listener.close()
+            raise SystemFault(f"cannot listen on {self._path}: {error.strerror}") from None
+        self._listener.setblocking(False)
+
+    def fileno(self) -> int:
+        return self._listener.fileno()
+
+    def serve(self) -> None:
+        """Answer one request; who connects and says nothing is let go before long."""
+        with contextlib.suppress(OSError):
+            connection, _ = self._listener.accept()
+            with connection:
+                give_up_at = time.monotonic() + POLLED_TIMEOUT_S
+                line = b""
+                while not line.endswith(b"\n") and len(line) <= REQUEST_MAX_BYTES:
+                    connection.settimeout(max(give_up_at - time.monotonic(), 0.001))
+                    part = connection.recv(REQUEST_MAX_BYTES)
+                    if not part:
+                        break
+                    line += part
+                reply = answer(line, self._status, self._started)
+                connection.settimeout(POLLED_TIMEOUT_S)
+                connection.sendall(reply)
+
+    def forget(self) -> None:
+        """Close it in a forked process: the socket is still the parent's."""
+        self._listener.close()
+
+    def close(self) -> None:
+        self._listener.close()
+        self._path.unlink(missing_ok=True)
+
+
+def answer(line: bytes, status: Callable[[float], dict[str, Any]], started: float) -> bytes:
+    """The reply to one request, a line too; `started`: when the process did."""
+    try:
+        request = json.loads(line)
+    except ValueError:
+        request = None
+    reply: dict[str, Any] = {"error": 'expected {"command": "status"}'}
+    if isinstance(request, dict) and request.get("command") == "status":
         now = time.monotonic()
-        return {"version": __version__, "uptime_s": round(now - self._started, 1), **self._status(now)}
+        reply = {"version": __version__, "uptime_s": round(now - started, 1), **status(now)}
+    return json.dumps(reply).encode() + b"\n"

@@ -46,13 +46,16 @@ class Engine:
         *,
         clock: Callable[[], float] = time.monotonic,
         random: Callable[[int], bytes] = os.urandom,
+        worker: int = 0,
+        workers: int = 1,
     ) -> None:
-        """`clock`: monotonic, seconds. Simulations hand in all three."""
+        """`clock`: monotonic, seconds. Simulations hand in loop, clock and randomness. `worker` of `workers`
+        processes that share their ports."""
         self.loop = loop
         self.clock = clock
         self.random = random
         self.drops = Drops()
-        self.table = LaneTable(self.random)
+        self.table = LaneTable(self.random, worker=worker, workers=workers)
         self.seal = SealSlab()
         self.inbound = Inbound(self.table, self, self.drops)
         self.tunnels: list[Tunnel] = []

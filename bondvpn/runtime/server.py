@@ -1,12 +1,14 @@
-"""A server process: one port, one tunnel per configured client."""
+"""A server: one port, one tunnel per configured client; in one process, or its clients split over workers."""
 
 import asyncio
 import logging
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import uvloop
 
-from bondvpn.config import ServerConfig
+from bondvpn.config import SERVER_SOCKET, Client, ServerConfig
 from bondvpn.linux.cpu import has_aes
 from bondvpn.linux.journal import Journal, journal_path
 from bondvpn.linux.netlink import Netlink
@@ -14,8 +16,11 @@ from bondvpn.linux.policy import has_ipv6
 from bondvpn.linux.tap import Tap
 from bondvpn.linux.udp import UdpSocket
 from bondvpn.noise.handshake import NO_PRESHARED_KEY, Identity
+from bondvpn.runtime.channel import WorkerEnd
 from bondvpn.runtime.control import ControlSocket
 from bondvpn.runtime.engine import Engine
+from bondvpn.runtime.handover import Handover
+from bondvpn.runtime.supervisor import Share, supervise
 from bondvpn.runtime.tunnel import Tunnel, record_tap
 from bondvpn.session.keypair import Keypair
 from bondvpn.session.link import Link, Path
@@ -25,34 +30,79 @@ from bondvpn.wire import handshake
 
 log = logging.getLogger(__name__)
 
-NAME = "server"
+Status = Callable[[float], dict[str, Any]]
 
 
 def run_server(config: ServerConfig) -> int:
     """Run until SIGTERM or SIGINT; the exit code. Raises SystemFault when it cannot start."""
     with Netlink() as netlink:
-        journal = Journal.begin(journal_path(NAME), netlink)
+        journal = Journal.begin(journal_path(SERVER_SOCKET), netlink)
         for client in config.clients:
             record_tap(client.tunnel, netlink, journal)
-        try:
-            return uvloop.run(_Server(config).run())
-        finally:
+    workers = min(config.workers, len(config.clients))
+    try:
+        if workers > 1:
+            return supervise(config, workers, lambda share: uvloop.run(_worker(config, share).run()))
+        return uvloop.run(_alone(config).run())
+    finally:
+        with Netlink() as netlink:
             for line in journal.undo(netlink):
                 log.warning("%s", line)
 
 
-class _Server:
-    """Implements `engine.Control`."""
+def _alone(config: ServerConfig) -> "_Server":
+    """The one process of a server."""
 
-    def __init__(self, config: ServerConfig) -> None:
-        self._config = config
+    def sockets() -> list[UdpSocket]:
+        return [
+            UdpSocket((listen.host, listen.port), ipv6=listen.ipv6)
+            for listen in config.listen
+            if has_ipv6() or not listen.ipv6
+        ]
+
+    return _Server(
+        "server", config, config.clients, sockets, lambda status: ControlSocket(SERVER_SOCKET, status)
+    )
+
+
+def _worker(config: ServerConfig, share: Share) -> "_Server":
+    """One of several."""
+    return _Server(
+        f"worker {share.number}",
+        config,
+        share.clients,
+        lambda: share.sockets,
+        lambda status: WorkerEnd(share.parent, status),
+        share,
+    )
+
+
+class _Server:
+    """A process that serves clients. Implements `engine.Control`."""
+
+    def __init__(
+        self,
+        name: str,
+        config: ServerConfig,
+        clients: Sequence[Client],
+        sockets: Callable[[], Sequence[UdpSocket]],
+        status_served: Callable[[Status], AbstractAsyncContextManager[Any]],
+        share: Share | None = None,
+    ) -> None:
+        """`sockets` and `status_served` are called once everything behind them works."""
+        self._name = name
+        self._clients = clients
         self._identity = Identity(config.private_key)
+        self._sockets = sockets
+        self._status_served = status_served
+        self._share = share
         self._peers: list[ClientPeer] = []
 
     async def run(self) -> int:
-        config = self._config
-        self._engine = engine = Engine(asyncio.get_running_loop())
-        for client in config.clients:
+        share = self._share
+        place = {"worker": share.number, "workers": share.workers} if share is not None else {}
+        self._engine = engine = Engine(asyncio.get_running_loop(), **place)
+        for client in self._clients:
             tunnel = Tunnel(client.name, client.tunnel, engine, Tap(client.tunnel.interface))
             engine.tunnels.append(tunnel)
             preshared_key = client.preshared_key or NO_PRESHARED_KEY
@@ -68,31 +118,36 @@ class _Server:
             table=engine.table,
             random=engine.random,
             drops=engine.drops,
+            elsewhere=share.handover if share is not None else None,
         )
         engine.start(self)
         for tunnel in engine.tunnels:
             tunnel.start()
-        sockets = [
-            UdpSocket((listen.host, listen.port), ipv6=listen.ipv6)
-            for listen in config.listen
-            if has_ipv6() or not listen.ipv6
-        ]
+        sockets = self._sockets()
         for socket in sockets:
             engine.watch_socket(socket)
-        async with ControlSocket(NAME, self.status):
-            log.info("server: started, %d clients", len(self._peers))
+        if share is not None:
+            engine.loop.add_reader(share.handover.fileno(), self._on_handed_over, share.handover)
+        async with self._status_served(self.status):
+            log.info("%s: started, %d clients", self._name, len(self._peers))
             await engine.stopped.wait()
         engine.stop()
         for socket in sockets:
             engine.unwatch_socket(socket)
             socket.close()
-        log.info("server: stopped")
+        log.info("%s: stopped", self._name)
         return engine.exit_code
 
     def _set_up(self) -> None:
         with Netlink() as netlink:
             for tunnel in self._engine.tunnels:
                 tunnel.configure(netlink, None, self._identity.public)
+
+    def _on_handed_over(self, handover: Handover) -> None:
+        """Initiations of our clients that another worker got."""
+        now = self._engine.clock()
+        for datagram, path in handover.receive():
+            self._engine.handshake(datagram, path, now)
 
     # -- Control --------------------------------------------------------------------------------
     def poll(self, now: float) -> None:
@@ -115,7 +170,7 @@ class _Server:
     def status(self, now: float) -> dict[str, Any]:
         return {
             "role": "server",
-            "interface": NAME,
+            "interface": SERVER_SOCKET,
             "tunnels": [
                 tunnel.status(_links(peer), now)
                 for peer, tunnel in zip(self._peers, self._engine.tunnels, strict=True)

@@ -72,6 +72,12 @@ def _headline(status: Status) -> Text:
         f"  version {status.get('version', _MISSING)}",
         f"  up {span(status.get('uptime_s'))}",
     )
+    workers = status.get("workers") or ()
+    if workers:
+        text.append(f"  {len(workers)} workers")
+    for worker in workers:
+        if not worker.get("answers"):
+            text.append(f"  worker {worker.get('number')} does not answer", "red")
     if not status.get("tunnels"):
         text.append("  no tunnels", "yellow")
     return text
@@ -85,6 +91,8 @@ def _tunnel(tunnel: Status) -> list[RenderableType]:
         str(tunnel.get("scheduler", _MISSING)),
         f"last handshake {span(tunnel.get('handshake_age_s'))} ago",
     ]
+    if "worker" in tunnel:
+        facts.append(f"worker {tunnel['worker']}")
     table = Table(title=Text("  ·  ".join(facts), _style(tunnel.get("state"))), title_justify="left")
     for heading in ("link", "state"):
         table.add_column(heading)

@@ -3,7 +3,10 @@
 import asyncio
 import contextlib
 import json
+import select
 import socket
+import threading
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ import pytest
 from bondvpn import __version__
 from bondvpn.errors import SystemFault
 from bondvpn.runtime import control
-from bondvpn.runtime.control import REQUEST_MAX_BYTES, ControlSocket
+from bondvpn.runtime.control import REQUEST_MAX_BYTES, ControlSocket, PolledControlSocket
 
 
 @pytest.fixture(autouse=True)
@@ -108,3 +111,60 @@ def test_a_directory_that_is_not_there_is_a_fault(directory: Path, monkeypatch: 
     monkeypatch.setenv("BONDVPN_RUNTIME_DIR", str(directory / "missing"))
     with pytest.raises(SystemFault, match=r"cannot listen on .*missing/bond0\.sock"):
         serve(directory, lambda path: ask(path, b"\n"))
+
+
+# -- without an event loop --------------------------------------------------------------------------
+def polled(directory: Path, *requests: bytes, end: bool = False) -> list[bytes]:
+    """The answers, each request on a connection of its own; `end`: nothing more comes after it."""
+    served = PolledControlSocket("server", status)
+    assert (directory / "server.sock").stat().st_mode & 0o777 == 0o600
+    answers = []
+
+    def ask_all() -> None:
+        for request in requests:
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(str(directory / "server.sock"))
+                connection.sendall(request)
+                if end:
+                    connection.shutdown(socket.SHUT_WR)
+                with contextlib.suppress(ConnectionError):
+                    answers.append(b"".join(iter(lambda: connection.recv(65_536), b"")))
+
+    client = threading.Thread(target=ask_all)
+    client.start()
+    for _ in requests:
+        assert select.select([served], [], [], 10)[0]
+        served.serve()
+    client.join()
+    served.close()
+    assert list(directory.iterdir()) == []
+    return answers
+
+
+def test_the_polled_one_answers_alike(directory: Path) -> None:
+    good, bad = polled(directory, b'{"command": "status"}\n', b"nonsense\n")
+    told = json.loads(good)
+    assert told.pop("uptime_s") >= 0
+    assert told == {"version": __version__, "role": "client", "tunnels": []}
+    assert json.loads(bad) == {"error": 'expected {"command": "status"}'}
+    assert all(answer.endswith(b"\n") and answer.count(b"\n") == 1 for answer in (good, bad))
+
+
+def test_the_polled_one_takes_the_end_for_a_line(directory: Path) -> None:
+    (answer,) = polled(directory, b'{"command": "status"}', end=True)
+    assert b'"role"' in answer
+
+
+def test_the_polled_one_does_not_wait_for_ever(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "POLLED_TIMEOUT_S", 0.01)
+    started = time.monotonic()
+    assert polled(directory, b"", b"half a line") == [b"", b""]
+    assert time.monotonic() - started < 5
+
+
+def test_the_polled_one_in_a_directory_that_is_not_there(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BONDVPN_RUNTIME_DIR", str(directory / "missing"))
+    with pytest.raises(SystemFault, match=r"cannot listen on .*missing/server\.sock"):
+        PolledControlSocket("server", status)

@@ -79,3 +79,13 @@ def test_spans(seconds: float | None, words: str) -> None:
 @given(value=st.one_of(st.none(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text()))
 def test_any_value_draws(value: Any) -> None:
     assert _drawn({**STATUS, "tunnels": [{**TUNNEL, "links": [dict.fromkeys(LINK, value)]}]})
+
+
+def test_workers_are_counted_and_those_that_do_not_answer_named() -> None:
+    workers = [{"number": 0, "answers": True}, {"number": 1, "answers": False}]
+    text = _drawn({**STATUS, "tunnels": [{**TUNNEL, "worker": 1}], "workers": workers})
+    assert "2 workers" in text
+    assert "worker 1 does not answer" in text
+    assert "worker 0 does not answer" not in text
+    assert "ago  ·  worker 1" in text
+    assert "worker" not in _drawn(STATUS)
