@@ -100,8 +100,11 @@ class _Server:
 
     async def run(self) -> int:
         share = self._share
-        place = {"worker": share.number, "workers": share.workers} if share is not None else {}
-        self._engine = engine = Engine(asyncio.get_running_loop(), **place)
+        self._engine = engine = Engine(
+            asyncio.get_running_loop(),
+            worker=share.number if share is not None else 0,
+            workers=share.workers if share is not None else 1,
+        )
         for client in self._clients:
             tunnel = Tunnel(client.name, client.tunnel, engine, Tap(client.tunnel.interface))
             engine.tunnels.append(tunnel)
