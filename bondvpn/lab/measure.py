@@ -36,7 +36,7 @@ STAMP = struct.Struct("!Q")
 
 @dataclass(frozen=True, slots=True)
 class TcpResult:
-    """What iperf3 saw of one TCP measurement; `omit_s` is left out of all of it."""
+    """What iperf3 saw of one TCP measurement; `omit_s` is left out of all but `total_bytes`."""
 
     bits_per_second: float
     """Goodput at the receiver."""
@@ -48,6 +48,8 @@ class TcpResult:
     """Shares of a core that iperf3 took at the client and the server end; 1 is a whole core."""
     congestion: str
     """The congestion control that the sender really used."""
+    total_bytes: int
+    """Payload that the client end sent (reverse: received), the omitted seconds included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,7 @@ def tcp(
         ],
         cpu=(cpu["host_total"] / 100, cpu["remote_total"] / 100),
         congestion=end.get("sender_tcp_congestion", congestion),
+        total_bytes=sum(interval["sum"]["bytes"] for interval in report["intervals"]),
     )
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -24,6 +25,7 @@ PEER_ADDRESS = "172.21.1.1"  # the server's, inside the tunnel
 PREFIX_BITS = 30
 PORT = 1189
 
+BONDVPN = (sys.executable, "-m", "bondvpn")
 START_WAIT_S = 10.0
 STOP_WAIT_S = 5.0
 
@@ -54,13 +56,15 @@ def write_configs(
     rekey_after: str | None = None,
     clients: int = 1,
     workers: int | None = None,
+    unshaped_speed: str | None = None,
     **extra: Any,
 ) -> Configs:
     """Write keys, client.toml and server.toml for this lab (docs/design.md, section 8).
 
     Several `clients` share the gateway's lines: client2.toml has bond1, which office1 answers, and so on.
-    `speeds` gives each uplink its line's `up` and `down` where the line has a rate; `rekey_after` is a
-    duration such as "1s"; `extra` goes into [tunnel] of the client (strings, integers, booleans, lists).
+    `speeds` gives each uplink its line's `up` and `down` where the line has a rate, and `unshaped_speed`,
+    such as "10gbit", where it has none; `rekey_after` is a duration such as "1s"; `extra` goes into
+    [tunnel] of the client (strings, integers, booleans, lists).
     """
     directory.mkdir(parents=True, exist_ok=True)
     server_public = _write_private_key(directory / "server.key")
@@ -81,7 +85,7 @@ def write_configs(
         )
         text += _table("[[server]]", server | secret)
         for line in lab.lines:
-            text += _table("[[uplink]]", _uplink(lab, line, speeds=speeds))
+            text += _table("[[uplink]]", _uplink(lab, line, speeds=speeds, unshaped=unshaped_speed))
         files.append(directory / f"{here}.toml")
         files[-1].write_text(text)
         there = {"interface": f"office{number - 1}", "address": [f"{peer_address(number)}/{PREFIX_BITS}"]}
@@ -111,7 +115,16 @@ class Tunnel:
     and waits. Until then `client_log` and `server_log` can be read.
     """
 
-    def __init__(self, lab: Lab, configs: Configs, *, wait_s: float = START_WAIT_S) -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        configs: Configs,
+        *,
+        wait_s: float = START_WAIT_S,
+        program: Callable[[str], Sequence[str]] = lambda _end: BONDVPN,
+    ) -> None:
+        """`program` gives the words that run bondvpn at an end, up to bondvpn's own arguments."""
+        self._program = program
         self._lab = lab
         self._configs = configs
         self._wait_s = wait_s
@@ -154,7 +167,7 @@ class Tunnel:
         """Run a bondvpn command beside an end, such as `status --json`."""
         return self._lab.run(
             _where(end),
-            [sys.executable, "-m", "bondvpn", *argv],
+            [*BONDVPN, *argv],
             env=self.environment(end),
             capture_output=True,
             text=True,
@@ -167,7 +180,7 @@ class Tunnel:
         with self._log(end).open("ab") as log:
             self.ends[end] = self._lab.popen(
                 _where(end),
-                [sys.executable, "-m", "bondvpn", end.rstrip("0123456789"), "--config", str(config)],
+                [*self._program(end), end.rstrip("0123456789"), "--config", str(config)],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -219,12 +232,14 @@ def _suffix(number: int) -> str:
     return str(number) if number > 1 else ""
 
 
-def _uplink(lab: Lab, line: Line, *, speeds: bool) -> dict[str, Any]:
+def _uplink(lab: Lab, line: Line, *, speeds: bool, unshaped: str | None) -> dict[str, Any]:
     uplink = {"name": line.name, "interface": line.name, "gateway": lab.gateway(line.name)}
     if speeds:
         for key, shape in (("up", line.up), ("down", line.down)):
             if shape is not None and shape.rate_bps is not None:
                 uplink[key] = f"{shape.rate_bps / 1e3:.15g}kbit"
+            elif unshaped is not None:
+                uplink[key] = unshaped
     return uplink
 
 

@@ -68,6 +68,12 @@ def test_speeds_are_left_out_when_unwanted_and_where_there_are_none(tmp_path: Pa
     assert unshaped.uplinks[0].up_bps is None
 
 
+def test_an_unshaped_line_is_given_the_speed_that_was_asked_for(tmp_path: Path) -> None:
+    mixed = [Line("plain"), *DEMO]
+    uplinks = load_client(write_configs(Lab(mixed), tmp_path, unshaped_speed="10gbit").client).uplinks
+    assert [uplink.down_bps for uplink in uplinks] == [10_000_000_000, 16_000_000, 50_000_000, 30_000_000]
+
+
 @pytest.mark.parametrize("name", ["", "lo", "sixteen-letters-"])
 def test_a_line_that_no_interface_can_be_named_after_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="characters"):
