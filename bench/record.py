@@ -16,9 +16,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from bench import plot
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
+PLOTS = ROOT / "docs" / "plots"
 # What a figure depends on; a result file that has just been written does not make the tree dirty.
 MEASURED = ("bondvpn", "bench/*.py", "constraints.txt", "pyproject.toml")
 
@@ -31,8 +34,12 @@ UNITS: dict[str, tuple[str, float, str, str]] = {
     "bit/s": ("bit/s", 1e-6, ".1f", " Mbit/s"),
     "s": ("s", 1, ".2f", " s"),
     "ms": ("s", 1e3, ".2f", " ms"),
+    "µs": ("s", 1e6, ".0f", " µs"),
+    "fine µs": ("s", 1e6, ".3f", " µs"),
     "s/GB": ("s/GB", 1, ".2f", " s/GB"),
+    "packet/s": ("1/s", 1, ",.0f", " packets/s"),
     "bytes": ("B", 1e-6, ".0f", " MB"),
+    "few bytes": ("B", 1e-3, ".0f", " kB"),
 }
 
 
@@ -48,15 +55,30 @@ class Figure:
     runs: list[float] = field(default_factory=list)
     cpu_s: list[dict[str, float]] = field(default_factory=list)
     """Per run, CPU seconds by process while it was measured; empty where another row has them."""
+    gigabytes: list[float] = field(default_factory=list)
+    """Per run, what was carried in those CPU seconds; empty where nobody counted."""
 
-    def add(self, value: float, cpu_s: dict[str, float] | None = None) -> None:
+    def add(
+        self, value: float, cpu_s: dict[str, float] | None = None, gigabytes: float | None = None
+    ) -> None:
         self.runs.append(value)
         if cpu_s is not None:
             self.cpu_s.append(cpu_s)
+        if gigabytes is not None:
+            self.gigabytes.append(gigabytes)
 
     @property
     def median(self) -> float:
         return statistics.median(self.runs)
+
+    @property
+    def costs(self) -> list[dict[str, float]]:
+        """Per run, CPU seconds per GB by process; empty where nobody counted the gigabytes."""
+        return [
+            {name: used / carried for name, used in cpu_s.items()}
+            for cpu_s, carried in zip(self.cpu_s, self.gigabytes, strict=False)
+            if carried
+        ]
 
     @property
     def holds(self) -> bool:
@@ -84,6 +106,7 @@ class Figure:
             "at_most": self.at_most,
             "holds": self.holds,
             "cpu_s": self.cpu_s,
+            "gigabytes": self.gigabytes,
         }
 
 
@@ -94,6 +117,8 @@ class Outcome:
     figures: list[Figure] = field(default_factory=list)
     table: str | None = None
     """A Markdown table of the bench's own, shown instead of the figures'."""
+    drawing: str | None = None
+    """An SVG of the bench's own, in place of the bars of `Bench.plotted`."""
     notes: list[str] = field(default_factory=list)
     """Facts for the record: versions, command lines of peers, peers that were absent."""
     failures: list[str] = field(default_factory=list)
@@ -127,6 +152,12 @@ class Bench:
     method: str
     """How it measures, in prose for docs/benchmarks.md."""
     measure: Callable[[int], Outcome]
+    plotted: str | None = None
+    """Figures of this unit are drawn as bars."""
+    quick: bool = True
+    """Whether `make bench` runs it; `make bench-full` runs them all."""
+    options: tuple[str, ...] = ()
+    """Of the command line, needed to measure the same again."""
 
 
 def circumstances(command: str, runs: int) -> dict[str, Any]:
@@ -161,7 +192,35 @@ def write(bench: Bench, outcome: Outcome, facts: dict[str, Any]) -> None:
         record["table"] = outcome.table.splitlines()
     text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
     (RESULTS / f"{bench.name}.json").write_text(text)
-    _replace_section(bench.name, f"## {bench.title}\n\n{bench.method}\n\n{markdown(outcome, facts)}")
+    parts = [f"## {bench.title}", bench.method, markdown(outcome, facts)]
+    place = PLOTS / f"{bench.name}.svg"
+    place.unlink(missing_ok=True)
+    if (drawing := drawn(bench, outcome)) is not None:
+        PLOTS.mkdir(exist_ok=True)
+        place.write_text(drawing)
+        parts.insert(2, f"![{bench.title}]({PLOTS.name}/{place.name})")
+    _replace_section(bench.name, "\n\n".join(parts))
+
+
+def drawn(bench: Bench, outcome: Outcome) -> str | None:
+    """The SVG that shows the outcome; None where there is nothing to draw."""
+    if outcome.drawing is not None:
+        return outcome.drawing
+    figures = [figure for figure in outcome.figures if figure.unit == bench.plotted and figure.runs]
+    if not figures:
+        return None
+    rows = [
+        plot.Bar(
+            figure.name,
+            figure.median,
+            min(figure.runs),
+            max(figure.runs),
+            figure.at_least if figure.at_least is not None else figure.at_most,
+            figure.name.partition(",")[0],
+        )
+        for figure in figures
+    ]
+    return plot.bars(bench.title, rows, figures[0].text)
 
 
 def markdown(outcome: Outcome, facts: dict[str, Any]) -> str:
@@ -180,17 +239,27 @@ def markdown(outcome: Outcome, facts: dict[str, Any]) -> str:
 
 
 def _table(figures: list[Figure]) -> str:
-    rows = ["| figure | median | each run | must be | CPU seconds |", "|---|---|---|---|---|"]
+    heads = ["figure", "median", "each run", "must be", "CPU seconds"]
+    if with_costs := any(figure.gigabytes for figure in figures):
+        heads.append("the same per GB")
+    rows = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for figure in figures:
         runs = ", ".join(figure.text(run).removesuffix(UNITS[figure.unit][3]) for run in figure.runs)
-        rows.append(
-            f"| {figure.name} | **{figure.text(figure.median)}** | {runs} | {figure.bound} "
-            f"| {_median_cpu(figure.cpu_s)} |"
-        )
+        cells = [
+            figure.name,
+            f"**{figure.text(figure.median)}**",
+            runs,
+            figure.bound,
+            _by_process(figure.cpu_s),
+        ]
+        if with_costs:
+            cells.append(_by_process(figure.costs))
+        rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
-def _median_cpu(runs: list[dict[str, float]]) -> str:
+def _by_process(runs: list[dict[str, float]]) -> str:
+    """The medians of the runs by name."""
     if not runs:
         return ""
     return ", ".join(f"{name} {statistics.median(run[name] for run in runs):.2f}" for name in runs[0])
