@@ -13,14 +13,17 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-inp
 
 # command:package
 TOOLS := ip:iproute2 nft:nftables ethtool:ethtool iperf3:iperf3 openvpn:openvpn
+PEERS := wireguard-go:wireguard-go wg:wireguard-tools
 
-.PHONY: help test lint demo bench system
+.PHONY: help test lint demo bench bench-full bench-pieces system
 
 help:
 	@echo "make demo   a bonded network in namespaces on this machine (ARGS=\"--quick --json\")"
 	echo "make test   lint, types, import contract and every test (as root: the namespace tests need it)"
 	echo "make lint   lint, types and import contract"
 	echo "make bench  the figures of docs/benchmarks.md, under 10 minutes (as root; ARGS=\"gigabit --runs 1\")"
+	echo "make bench-full    all benches, 5 runs each: an hour (as root)"
+	echo "make bench-pieces  the hot path's pieces alone, by pytest-benchmark (as root)"
 
 test: system lint
 	@$(BIN)/pytest $(ARGS)
@@ -34,8 +37,16 @@ lint: $(STAMP)
 demo: system $(STAMP)
 	@$(BIN)/bondvpn demo $(ARGS)
 
+bench bench-full bench-pieces: TOOLS += $(PEERS)
+
 bench: system $(STAMP)
 	@$(BIN)/python -m bench $(ARGS)
+
+bench-full: system $(STAMP)
+	@$(BIN)/python -m bench --full $(ARGS)
+
+bench-pieces: system $(STAMP)
+	@$(BIN)/python -m bench pieces $(ARGS)
 
 system:
 	@missing=()

@@ -1,8 +1,9 @@
 """Run benches, hold their figures to their bounds and write them down. Needs root and two idle cores.
 
-    python -m bench [NAME ...] [--runs 3] [--no-record]
+    python -m bench [NAME ...] [--full] [--runs N] [--memory-seconds S] [--no-record] [--list]
 
-Exit status 1, and a line for each on standard error, when a figure is out of its bound.
+Without names: the quick ones, by 3 runs each; with --full all of them, by 5. Exit status 1, and a line for
+each on standard error, when a figure is out of its bound.
 """
 
 import argparse
@@ -11,40 +12,77 @@ import shlex
 import sys
 import time
 
-from bench import bonding, emulator, failover, gigabit, idle, rekey
+from bench import (
+    bonding,
+    emulator,
+    failover,
+    gigabit,
+    growth,
+    idle,
+    latency,
+    memory,
+    packets,
+    pieces,
+    rekey,
+    threelines,
+)
 from bench.record import Bench, Outcome, circumstances, markdown, write
 from bondvpn.errors import BondvpnError
 
-BENCHES: tuple[Bench, ...] = (
-    *bonding.BENCHES,
-    gigabit.BENCH,
-    failover.BENCH,
-    rekey.BENCH,
-    idle.BENCH,
-    emulator.BENCH,
-)
+QUICK_RUNS, FULL_RUNS = 3, 5
+MEMORY_S = 600.0
+
+
+def benches(memory_s: float) -> dict[str, Bench]:
+    """All of them by name, in the order they run; `memory_s`: how long the memory bench takes."""
+    listed = (
+        *bonding.BENCHES,
+        *gigabit.BENCHES,
+        threelines.BENCH,
+        packets.BENCH,
+        latency.BENCH,
+        growth.BENCH,
+        pieces.BENCH,
+        memory.bench(memory_s),
+        failover.BENCH,
+        rekey.BENCH,
+        idle.BENCH,
+        emulator.BENCH,
+    )
+    return {bench.name: bench for bench in listed}
 
 
 def main() -> int:
-    by_name = {bench.name: bench for bench in BENCHES}
     parser = argparse.ArgumentParser(
         prog="python -m bench", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"all, or of: {', '.join(by_name)}")
-    parser.add_argument("--runs", type=int, default=3, help="of which the median counts")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="see --list")
+    parser.add_argument("--full", action="store_true", help="all benches, 5 runs each")
+    parser.add_argument("--runs", type=int, help="of which the median counts")
+    parser.add_argument(
+        "--memory-seconds", type=float, default=MEMORY_S, help="length of the memory bench (default: 600)"
+    )
     parser.add_argument(
         "--no-record", action="store_true", help="print only; leave results and docs as they are"
     )
+    parser.add_argument("--list", action="store_true", help="name the benches and end")
     arguments = parser.parse_args()
+    by_name = benches(arguments.memory_seconds)
+    if arguments.list:
+        for bench in by_name.values():
+            print(f"{bench.name:16} {'quick' if bench.quick else 'full'}   {bench.title}")
+        return 0
     if unknown := [name for name in arguments.names if name not in by_name]:
         parser.error(f"no bench {', '.join(unknown)} (there are: {', '.join(by_name)})")
-    if arguments.runs < 1:
+    runs = arguments.runs if arguments.runs is not None else FULL_RUNS if arguments.full else QUICK_RUNS
+    if runs < 1:
         parser.error("--runs: 1 or more")
     if os.geteuid() != 0:
         parser.error("needs root, for network namespaces")
     failed = []
-    for name in arguments.names or by_name:
-        failed += _run(by_name[name], arguments.runs, record=not arguments.no_record)
+    for bench in by_name.values():
+        if bench.name in arguments.names or (not arguments.names and (bench.quick or arguments.full)):
+            failed += _run(bench, runs, record=not arguments.no_record)
     for line in failed:
         print(f"FAILED {line}", file=sys.stderr)
     return 1 if failed else 0
@@ -53,7 +91,8 @@ def main() -> int:
 def _run(bench: Bench, runs: int, *, record: bool) -> list[str]:
     """The lines of what failed."""
     started = time.monotonic()
-    facts = circumstances(shlex.join(["python", "-m", "bench", bench.name, "--runs", str(runs)]), runs)
+    command = ["python", "-m", "bench", bench.name, "--runs", str(runs), *bench.options]
+    facts = circumstances(shlex.join(command), runs)
     try:
         outcome = bench.measure(runs)
     except BondvpnError as error:
