@@ -13,7 +13,7 @@ from bondvpn.lab.topology import Lab
 from bondvpn.lab.tunnel import PEER_ADDRESS
 
 OMIT_S = 2
-SECONDS = 8
+SECONDS = 6
 
 LTE_JITTERY = replace(
     LTE, up=LTE.up and LTE.up.changed(jitter_s=0.005), down=LTE.down and LTE.down.changed(jitter_s=0.005)

@@ -70,22 +70,38 @@ def carry(
     contender: Contender, way: str, seconds: float, *, omit_s: int, congestion: str = "cubic", **options: Any
 ) -> Carried:
     """TCP through it, `way` "up", "down" or "both"; `options` as for `lab.measure.tcp`."""
-
-    def one(direction: str) -> TcpResult:
-        reverse = direction == "down"
-        return tcp(
-            contender.lab,
-            contender.address,
-            seconds,
-            congestion=congestion,
-            reverse=reverse,
-            omit_s=omit_s,
-            **options,
-        )
-
     ways = ("up", "down") if way == "both" else (way,)
-    with meter.metered(contender.lab, contender.processes) as used, ThreadPoolExecutor(len(ways)) as pool:
-        results = list(pool.map(one, ways))
+    flows = [(contender.address, direction) for direction in ways]
+    return carry_all(
+        contender.lab,
+        contender.processes,
+        flows,
+        seconds,
+        omit_s=omit_s,
+        congestion=congestion,
+        **options,
+    )
+
+
+def carry_all(
+    lab: Lab,
+    processes: Mapping[str, int],
+    flows: Sequence[tuple[str, str]],
+    seconds: float,
+    *,
+    omit_s: int,
+    congestion: str = "cubic",
+    **options: Any,
+) -> Carried:
+    """Several measurements at once, each an address inside a tunnel and "up" or "down"."""
+
+    def one(flow: tuple[str, str]) -> TcpResult:
+        address, way = flow
+        reverse = way == "down"
+        return tcp(lab, address, seconds, congestion=congestion, reverse=reverse, omit_s=omit_s, **options)
+
+    with meter.metered(lab, processes) as used, ThreadPoolExecutor(len(flows)) as pool:
+        results = list(pool.map(one, flows))
     used["iperf3"] = round(sum(sum(result.cpu) for result in results) * (seconds + omit_s), 3)
     total_bytes = sum(result.total_bytes for result in results)
     return Carried(sum(result.bits_per_second for result in results), total_bytes / 1e9, used)

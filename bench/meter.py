@@ -35,6 +35,17 @@ def received_bytes(pid: int, interface: str) -> int:
     return next(int(row.split()[1]) for row in rows if row.strip().startswith(f"{interface}:"))
 
 
+def children(pid: int) -> list[int]:
+    """The processes that it started, in the order of their numbers (proc_pid_task(5))."""
+    return sorted(int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+
+
+def core(pid: int) -> int | None:
+    """The core a process runs on or is about to run on; None when it sleeps."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[36]) if fields[0] == "R" else None
+
+
 @contextlib.contextmanager
 def metered(lab: Lab, processes: Mapping[str, int]) -> Iterator[dict[str, float]]:
     """Measure those processes (name to pid) and the emulator, if there is one, while the block runs; the
