@@ -37,7 +37,8 @@ class Carried:
     gigabytes: float
     """Payload in all, slow start included, as in the CPU seconds."""
     cpu_s: dict[str, float]
-    """By process; "iperf3" is all of its processes together."""
+    """By process; "iperf3" is all of its processes together, "others" what the machine was busy with
+    besides, which spoils a run when it is much."""
 
     @property
     def tunnel_cost(self) -> float:
@@ -100,9 +101,12 @@ def carry_all(
         reverse = way == "down"
         return tcp(lab, address, seconds, congestion=congestion, reverse=reverse, omit_s=omit_s, **options)
 
+    before = meter.machine_s()
     with meter.metered(lab, processes) as used, ThreadPoolExecutor(len(flows)) as pool:
         results = list(pool.map(one, flows))
+    machine_s = meter.machine_s() - before
     used["iperf3"] = round(sum(sum(result.cpu) for result in results) * (seconds + omit_s), 3)
+    used["others"] = round(max(0.0, machine_s - sum(used.values())), 3)
     total_bytes = sum(result.total_bytes for result in results)
     return Carried(sum(result.bits_per_second for result in results), total_bytes / 1e9, used)
 

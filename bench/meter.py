@@ -35,6 +35,12 @@ def received_bytes(pid: int, interface: str) -> int:
     return next(int(row.split()[1]) for row in rows if row.strip().startswith(f"{interface}:"))
 
 
+def machine_s() -> float:
+    """CPU seconds of the whole machine so far, for whatever and on all cores; what its host took too."""
+    user, nice, system, _idle, _iowait, irq, softirq, steal = Path("/proc/stat").read_text().split()[1:9]
+    return sum(int(ticks) for ticks in (user, nice, system, irq, softirq, steal)) / TICKS_PER_S
+
+
 def children(pid: int) -> list[int]:
     """The processes that it started, in the order of their numbers (proc_pid_task(5))."""
     return sorted(int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split())

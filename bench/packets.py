@@ -90,6 +90,7 @@ def probe(contender: Contender, size: int, packets_per_s: float, seconds: float 
     try:
         if (sink.stdout is None) or sink.stdout.readline().strip() != "ready":
             raise SystemFault(f"the UDP sink did not start: {sink.communicate()[1]}")
+        before = meter.machine_s()
         with meter.metered(contender.lab, contender.processes) as used:
             source = _start(
                 contender.lab,
@@ -104,10 +105,12 @@ def probe(contender: Contender, size: int, packets_per_s: float, seconds: float 
             sent = _report(source)
             time.sleep(DRAIN_S)
         received = _report(sink)
+        machine_s = meter.machine_s() - before
     finally:
         sink.kill()
         sink.wait()
     used |= {"source": round(sent["cpu_s"], 3), "sink": round(received["cpu_s"], 3)}
+    used["others"] = round(max(0.0, machine_s - sum(used.values())), 3)
     return Probe(packets_per_s, int(sent["sent"]), int(received["received"]), sent["lasted_s"], used)
 
 

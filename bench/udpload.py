@@ -11,6 +11,7 @@ costs the interpreter next to nothing and the figure is the tunnel's. Nothing bu
 starts in 20 ms.
 """
 
+import contextlib
 import ctypes
 import errno
 import itertools
@@ -47,7 +48,7 @@ def main() -> None:
 
 def send(udp: socket.socket, size: int, rate: float, seconds: float) -> dict[str, float]:
     """Send for that long; at its end, how many packets the kernel took."""
-    udp.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, BUFFER_BYTES)
+    _enlarge(udp, SO_SNDBUFFORCE)
     payload = bytes(size)
     started = time.monotonic()
     sent = 0
@@ -66,7 +67,7 @@ def send(udp: socket.socket, size: int, rate: float, seconds: float) -> dict[str
 
 def sink(udp: socket.socket) -> dict[str, float]:
     """Count what comes until standard input ends, and what is still in the socket then."""
-    udp.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
+    _enlarge(udp, SO_RCVBUFFORCE)
     print("ready", flush=True)
     buffer = bytearray(PACKET_MAX_BYTES)
     received = 0
@@ -75,6 +76,11 @@ def sink(udp: socket.socket) -> dict[str, float]:
         time.sleep(DRAIN_S)
     received += _count(map(udp.recv_into, itertools.repeat(buffer)))
     return {"received": received}
+
+
+def _enlarge(udp: socket.socket, option: int) -> None:
+    with contextlib.suppress(PermissionError):  # not root: then it stays as it is
+        udp.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)
 
 
 def _count(calls: "map[int]") -> int:

@@ -50,6 +50,7 @@ def test_growth_is_from_warm_to_the_end_and_never_negative() -> None:
     flat = [(float(i), 100.0) for i in range(60)]
     assert growth(flat) == 0
     assert growth([(float(i), 1000.0 if i < 12 else 100.0) for i in range(60)]) == 0  # before it was warm
+    assert growth([(float(i), 100.0 - i) for i in range(60)]) == 0
     assert growth([(float(i), 100.0 + i) for i in range(60)]) == pytest.approx(42, abs=1)
 
 

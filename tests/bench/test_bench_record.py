@@ -45,7 +45,7 @@ def outcome_of(*values: float, unit: str = "bit/s", **bounds: float) -> Outcome:
 
 
 def test_the_median_counts_and_is_held_to_its_bounds() -> None:
-    assert outcome_of(1e9, 9e9, 3e9, at_least=3e9).failed == []
+    assert outcome_of(3e9, 9e9, 1e9, at_least=3e9).failed == []
     assert outcome_of(1e9, 9e9, 2.9e9, at_least=3e9).failed == [
         "bondvpn, up: 2900.0 Mbit/s, must be ≥ 3000.0 Mbit/s"
     ]
