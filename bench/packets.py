@@ -17,11 +17,11 @@ from bondvpn.errors import SystemFault
 from bondvpn.lab.topology import Lab
 
 SCRIPT = Path(__file__).with_name("udpload.py")
-SECONDS = 1.0
-DRAIN_S = 0.2
+SECONDS = 0.8
+DRAIN_S = 0.1
 LOSS_MAX = 0.005
 SENT_SHARE_MIN = 0.95  # of what was asked for: a source that has no core left offers no rate
-START_PACKETS_PER_S = 20_000
+START_PACKETS_PER_S = 40_000
 RESUME = 0.75  # of the last run's figure, where the next run's search starts
 BARE = "no tunnel"
 # Payload bytes: what each is shown in, and bondvpn's least multiple of OpenVPN's rate.
@@ -32,7 +32,7 @@ _ports = iter(range(7001, 65_000))
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One second at one rate."""
+    """One trial at one rate."""
 
     asked_per_s: float
     sent: int

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 CLIMB = 1.4
-FINE = 1.04  # the highest rate that passed and the lowest that failed are then this close
+FINE = 1.06  # the highest rate that passed and the lowest that failed are then this close
 TRIES = 3
 RATES_MAX = 40
 
