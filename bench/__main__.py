@@ -25,6 +25,7 @@ from bench import (
     pieces,
     rekey,
     threelines,
+    workers,
 )
 from bench.record import Bench, Outcome, circumstances, markdown, write
 from bondvpn.errors import BondvpnError
@@ -42,6 +43,7 @@ def benches(memory_s: float) -> dict[str, Bench]:
         packets.BENCH,
         latency.BENCH,
         growth.BENCH,
+        workers.BENCH,
         pieces.BENCH,
         memory.bench(memory_s),
         failover.BENCH,
