@@ -32,6 +32,7 @@ from bondvpn.errors import BondvpnError
 
 QUICK_RUNS, FULL_RUNS = 3, 5
 MEMORY_S = 600.0
+MEMORY_MIN_S = 30.0  # its ten snapshots alone take longer than less
 
 
 def benches(memory_s: float) -> dict[str, Bench]:
@@ -79,6 +80,8 @@ def main() -> int:
     runs = arguments.runs if arguments.runs is not None else FULL_RUNS if arguments.full else QUICK_RUNS
     if runs < 1:
         parser.error("--runs: 1 or more")
+    if arguments.memory_seconds < MEMORY_MIN_S:
+        parser.error(f"--memory-seconds: {MEMORY_MIN_S:g} or more")
     if os.geteuid() != 0:
         parser.error("needs root, for network namespaces")
     failed = []
