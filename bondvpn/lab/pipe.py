@@ -1,8 +1,8 @@
 """One direction of a line, sans-IO: a queue, a rate, a delay. Time is an argument, in seconds.
 
-A frame offered at t leaves the queue at max(t, when the one before it had left) + size / rate, and arrives
-a delay later, or with the one before it: a line does not reorder. These times are computed, never slept for,
-so a late timer costs no rate. Random draws come from the shape's seed.
+A frame that the policer lets pass, offered at t, leaves the queue at max(t, when the one before it had left)
++ size / rate, and arrives a delay later, or with the one before it: a line does not reorder. These times are
+computed, never slept for, so a late timer costs no rate. Random draws come from the shape's seed.
 """
 
 import random
@@ -26,6 +26,7 @@ class Refusal(StrEnum):
     MTU = "mtu"
     QUEUE = "queue"
     LOSS = "loss"
+    POLICER = "policer"
 
 
 class Pipe:
@@ -46,6 +47,8 @@ class Pipe:
         self._jitter = 0.0
         self._losing = False
         self._random = random.Random(shape.seed)
+        self._tokens = float(shape.policer_burst_bytes)
+        self._tokens_at = 0.0
         self._derive()
 
     def __len__(self) -> int:
@@ -61,6 +64,8 @@ class Pipe:
             return self._refuse(Refusal.CUT)
         if size > self._frame_limit:
             return self._refuse(Refusal.MTU)
+        if self._policer_rate and not self._conforms(size, now):
+            return self._refuse(Refusal.POLICER)
         departs = now + size * self._seconds_per_byte
         if self._busy_until > now:
             departs += self._busy_until - now
@@ -140,6 +145,7 @@ class Pipe:
         self._queue_limit_s = shape.queue_limit_s
         self._frame_limit = shape.mtu + ETHERNET_HEADER_BYTES
         self._loss = shape.loss
+        self._policer_rate = shape.policer_bps / 8 if shape.policer_bps else 0.0  # bytes a second
 
     def _lay(self, departs: float, size: int, frame: bytes | None, now: float) -> None:
         arrives = departs + self.shape.delay_s
@@ -152,6 +158,15 @@ class Pipe:
             self._jitter = self._random.uniform(-self.shape.jitter_s, self.shape.jitter_s)
             self._jitter_until = now + JITTER_HOLD * self.shape.jitter_s
         return self._jitter
+
+    def _conforms(self, size: int, now: float) -> bool:
+        """Take the frame's tokens, if there are enough."""
+        filled = self._tokens + (now - self._tokens_at) * self._policer_rate
+        self._tokens, self._tokens_at = min(filled, self.shape.policer_burst_bytes), now
+        if size > self._tokens:
+            return False
+        self._tokens -= size
+        return True
 
     def _draw_loss(self) -> bool:
         burst = self.shape.loss_burst

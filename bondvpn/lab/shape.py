@@ -7,6 +7,8 @@ from bondvpn.errors import ConfigError
 
 # A DSL or cable modem's tail-drop buffer; 100 ms is the middle of what access lines show.
 MODEM_QUEUE_S = 0.1
+FRAME_BYTES_MAX = 1514
+POLICER_BURST_BYTES = 64_000  # the order of what shops configure: 10 to 50 ms of an access line
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +18,9 @@ class Shape:
     `queue_s` or `queue_bytes` bounds what waits to be sent, tail drop; neither given means 100 ms.
     `jitter_s` is uniform ±. `loss` is the mean share of frames lost on the line, after the queue, so they
     use up rate; `loss_burst` is the mean length of a run of losses (Gilbert's two states), None for
-    independent ones. Raises ConfigError with every finding.
+    independent ones. A policer drops what exceeds `policer_bps` by more than `policer_burst_bytes`, before
+    the queue and without any delay (a token bucket, RFC 2698 with one rate). Raises ConfigError with every
+    finding.
     """
 
     rate_bps: float | None = None
@@ -26,6 +30,8 @@ class Shape:
     loss_burst: float | None = None
     queue_s: float | None = None
     queue_bytes: int | None = None
+    policer_bps: float | None = None
+    policer_burst_bytes: int = POLICER_BURST_BYTES
     mtu: int = 1500
     seed: int = 1
 
@@ -42,6 +48,11 @@ class Shape:
             (self.queue_s is None or self.queue_s >= 0, "queue_s: 0 or more"),
             (self.queue_bytes is None or self.queue_bytes >= 0, "queue_bytes: 0 or more"),
             (self.queue_s is None or self.queue_bytes is None, "queue_s or queue_bytes, not both"),
+            (self.policer_bps is None or self.policer_bps > 0, "policer_bps: above 0, or none"),
+            (
+                self.policer_burst_bytes >= FRAME_BYTES_MAX,
+                f"policer_burst_bytes: {FRAME_BYTES_MAX} or more (a full frame passes)",
+            ),
             (68 <= self.mtu <= 1500, "mtu: 68 to 1500"),
         ]
         if wrong := [accepted for right, accepted in findings if not right]:

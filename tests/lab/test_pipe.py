@@ -218,3 +218,52 @@ def test_counters_add_up() -> None:
     assert counters["refused"]["loss"] > 0
     assert counters["frames_in"] == counters["frames_out"] + sum(counters["refused"].values())
     assert counters["bytes_out"] == counters["frames_out"] * 700
+
+
+def policed(**changes: float) -> Pipe:
+    """8 Mbit/s by a policer (1 byte a µs), bursts of ten frames, on a line of 80 Mbit/s."""
+    return Pipe(Shape(rate_bps=80 * MBIT, policer_bps=8 * MBIT, policer_burst_bytes=15140).changed(**changes))
+
+
+def test_a_policer_lets_a_burst_pass_and_drops_what_exceeds_it() -> None:
+    pipe = policed()
+    assert [pipe.offer(FRAME, 1.0) for _ in range(12)] == [None] * 10 + [Refusal.POLICER] * 2
+    assert pipe.counters(1.0)["refused"]["policer"] == 2
+
+
+def test_a_policer_adds_no_delay() -> None:
+    pipe = policed()
+    assert pipe.offer(FRAME, 1.0) is None
+    assert pipe.next_deadline() == pytest.approx(1.0 + 1514 * 8 / 80e6)
+
+
+def test_a_policer_carries_its_rate_in_the_long_run_and_no_more() -> None:
+    pipe = policed()
+    passed = sum(pipe.offer(FRAME, 1 + i * 757e-6) is None for i in range(20_000))  # at twice its rate
+    took = 20_000 * 757e-6
+    assert passed * 1514 == pytest.approx(1e6 * took + 15140, abs=1514)
+
+
+def test_tokens_are_saved_up_to_the_burst_and_no_further() -> None:
+    pipe = policed()
+    for _ in range(10):
+        pipe.offer(FRAME, 1.0)
+    # 3 frames' worth of tokens, then an hour's.
+    assert [pipe.offer(FRAME, 1.0 + 3.5 * 1514e-6) for _ in range(4)] == [None] * 3 + [Refusal.POLICER]
+    assert sum(pipe.offer(FRAME, 3600.0) is None for _ in range(20)) == 10
+
+
+def test_what_a_policer_drops_takes_no_tokens_and_no_rate() -> None:
+    pipe = policed(policer_burst_bytes=1600)
+    assert pipe.offer(FRAME, 1.0) is None
+    assert pipe.offer(FRAME, 1.0) is Refusal.POLICER
+    assert pipe.offer(bytes(86), 1.0) is None
+    assert pipe.queued_bytes(1.0) == pytest.approx(1600)
+
+
+def test_a_policer_comes_and_goes_in_mid_traffic() -> None:
+    pipe = Pipe(Shape(rate_bps=80 * MBIT, queue_s=1))
+    pipe.reshape(pipe.shape.changed(policer_bps=8 * MBIT, policer_burst_bytes=3028), 1.0)
+    assert [pipe.offer(FRAME, 1.0) for _ in range(3)] == [None, None, Refusal.POLICER]
+    pipe.reshape(pipe.shape.changed(policer_bps=None), 1.0)
+    assert [pipe.offer(FRAME, 1.0) for _ in range(3)] == [None] * 3

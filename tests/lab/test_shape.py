@@ -16,6 +16,8 @@ from bondvpn.lab.shape import DEMO, MODEM_QUEUE_S, Line, Shape, twins
         ("loss_burst", 0.5),
         ("queue_s", -1),
         ("queue_bytes", -1),
+        ("policer_bps", 0),
+        ("policer_burst_bytes", 1513),
         ("mtu", 1501),
     ],
 )
