@@ -21,9 +21,10 @@ from bondvpn.errors import ConfigError
 from bondvpn.tomltable import Findings, Table
 from bondvpn.values import Endpoint, IPAddress, IPInterface, IPNetwork
 
-Scheduler = Literal["adaptive", "weighted"]
+Scheduler = Literal["adaptive", "weighted", "redundant", "backup"]
 
 MAX_UPLINKS = 16
+TIER_MAX = 7
 MTU_BYTES_MIN, MTU_BYTES_MAX = 576, 9000
 IPV6_MTU_BYTES_MIN = 1280  # RFC 8200 section 5
 REKEY_AFTER_S = 120.0  # docs/design.md section 6
@@ -77,6 +78,8 @@ class Uplink:
     """Firewall mark; None: allocated by `linux.policy`."""
     up_bps: int | None = None
     down_bps: int | None = None
+    tier: int = 0
+    """Lines of a worse (higher) tier carry what the better ones cannot, or when they are gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,7 +198,9 @@ def _tunnel(table: Table, *, client: bool) -> Tunnel:
         accepted = f"{IPV6_MTU_BYTES_MIN} to {MTU_BYTES_MAX}, or no IPv6 address"
         table.reject("mtu", mtu, "too small for IPv6", accepted)
     prefixes = table.items("routes", values.prefix, ())
-    scheduler: Scheduler = table.value("scheduler", values.choice("adaptive", "weighted"), "adaptive")
+    scheduler: Scheduler = table.value(
+        "scheduler", values.choice("adaptive", "weighted", "redundant", "backup"), "adaptive"
+    )
     rekey_after_s = REKEY_AFTER_S
     if client:
         rekey_after_s = table.value("rekey_after", values.duration(1, REKEY_AFTER_S), REKEY_AFTER_S)
@@ -244,6 +249,7 @@ def _uplink(table: Table) -> Uplink:
         mark=table.value("mark", values.integer((1, values.U32_MAX)), None),
         up_bps=table.value("up", values.rate, None),
         down_bps=table.value("down", values.rate, None),
+        tier=_tier(table),
     )
     table.close()
     if not table.given("interface") and not table.given("source"):
@@ -253,6 +259,13 @@ def _uplink(table: Table) -> Uplink:
         accepted = f"an IPv{uplink.source.version} address, as source is"
         table.reject("gateway", str(uplink.gateway), "of another family than source", accepted)
     return uplink
+
+
+def _tier(table: Table) -> int:
+    """As given; else a metered line is of the second one."""
+    tier: int | None = table.value("tier", values.integer((0, TIER_MAX)), None)
+    metered: bool = table.value("metered", values.boolean, False)
+    return int(bool(metered)) if tier is None else tier
 
 
 def _client(table: Table) -> Client:

@@ -117,7 +117,7 @@ def test_lines_of_smaller_packets(bond_over: Callable[..., Any], mtu: int, told:
     assert path_mtus() == {mtu}
     assert fragments(bond.lab) == 0
     chunk_bytes = status(bond.tunnel, "client")["tunnels"][0]["chunk_bytes"]
-    assert chunk_bytes == mtu - 70  # design.md, 4: the budget of a packet over IPv4
+    assert chunk_bytes == mtu - 72  # docs/protocol.md: the budget of a packet over IPv4
 
 
 def test_an_interface_takes_smaller_packets_all_at_once(bond_over: Callable[..., Any]) -> None:

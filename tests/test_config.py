@@ -165,7 +165,15 @@ BROKEN = [
         "tunnel.default_route = true",
         "not supported yet: use routes",
     ),
-    ('"adaptive"', '"fastest"', 'tunnel.scheduler = "fastest"', '"adaptive" or "weighted"'),
+    (
+        '"adaptive"',
+        '"fastest"',
+        'tunnel.scheduler = "fastest"',
+        'accepted: "adaptive" or "weighted" or "redundant" or "backup"',
+    ),
+    ('name = "dsl"', 'name = "dsl"\ntier = 8', "uplink[0].tier = 8", "out of range"),
+    ('name = "dsl"', 'name = "dsl"\ntier = -1', "uplink[0].tier = -1", "out of range"),
+    ('name = "dsl"', 'name = "dsl"\nmetered = "yes"', 'uplink[0].metered = "yes"', "not a boolean"),
     ('"bond0"', '"bond0123456789ab"', "tunnel.interface", "16 characters long"),
     ('"bond0"', '"bo/nd"', "tunnel.interface", "no interface name has"),
     ('"bond0"', '"server"', "tunnel.interface", "names the server's control socket"),
@@ -253,6 +261,28 @@ def test_weighted_needs_the_speeds_of_several_lines(etc: Path) -> None:
     config.load(
         _file(etc, weighted.replace('up = "500kbit"\ndown = "6mbit"\n', ""))
     )  # one line: nothing to share
+
+
+@pytest.mark.parametrize(
+    ("given", "tier"),
+    [
+        ("", 0),
+        ("metered = false", 0),
+        ("metered = true", 1),
+        ("tier = 7", 7),
+        ("metered = true\ntier = 0", 0),
+        ("metered = true\ntier = 3", 3),
+    ],
+)
+def test_a_metered_line_is_of_the_second_tier_unless_one_is_given(etc: Path, given: str, tier: int) -> None:
+    loaded = config.load_client(_file(etc, CLIENT.replace('name = "dsl"', f'name = "dsl"\n{given}')))
+    assert [uplink.tier for uplink in loaded.uplinks] == [tier]
+
+
+@pytest.mark.parametrize("name", ["adaptive", "redundant", "backup"])
+def test_all_schedulers_but_weighted_learn_the_speeds(etc: Path, name: str) -> None:
+    text = CLIENT.replace('scheduler = "adaptive"', f'scheduler = "{name}"') + SECOND
+    assert config.load_client(_file(etc, text)).tunnel.scheduler == name
 
 
 def test_repeated_clients(etc: Path) -> None:

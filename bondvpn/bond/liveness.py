@@ -20,6 +20,7 @@ at the busy pace, so that a link dies as fast when nobody is looking.
     any        no path     DOWN
 """
 
+from collections import deque
 from enum import Enum
 
 
@@ -68,7 +69,10 @@ PROBES_LOST = 3  # at 1 % random loss each way: by chance once in 2.6 h of full 
 TIMEOUT_FLOOR_S = 0.060  # design.md, 5: 60 ms + srtt + 4 rttvar
 ALONE_S = 0.5  # no other link to compare with
 DEAD_AFTER_S = 3.0
-ANSWERS_TO_RETURN = 3  # in a row, before a silent link carries data again
+ANSWERS_TO_RETURN = 2  # in a row, before a silent link carries data again
+ANSWERS_PER_FLAP = 4  # more, for each time that it fell silent in the last FLAPS_KEPT_S
+ANSWERS_MAX = 20
+FLAPS_KEPT_S = 30.0
 RTT_INITIAL_S = 1.0  # RFC 6298, 2.1: until the first answer
 
 
@@ -99,6 +103,7 @@ class Liveness:
 
     def __init__(self) -> None:
         self.idle_s = PROBE_IDLE_S
+        self.busy_s = PROBE_BUSY_S
         self.state = LinkState.DOWN
         self.since = 0.0  # when the state was entered
         self.rtt = RttEstimator()
@@ -107,12 +112,15 @@ class Liveness:
         self._next_id = 0
         self._last_sent = -1e9
         self._answers = 0
+        self._stalls: deque[float] = deque(maxlen=ANSWERS_MAX // ANSWERS_PER_FLAP)
 
     def happened(self, event: LinkEvent, now: float) -> bool:
         """Follow the table; True if the state changed."""
         state = TRANSITIONS.get((self.state, event), self.state)
         if state is self.state:
             return False
+        if state is LinkState.STALLED:
+            self._stalls.append(now)
         self.state = state
         self.since = now
         self._answers = 0
@@ -126,10 +134,10 @@ class Liveness:
         """When the next probe should leave. Nothing is probed before its path is validated."""
         if self.state in {LinkState.DOWN, LinkState.JOINING}:
             return float("inf")
-        if self.state is LinkState.DEAD:
+        if self.state is LinkState.DEAD and not self._answers:
             return self._last_sent + PROBE_DEAD_S
-        if busy or self.state is LinkState.STALLED:
-            return self._last_sent + PROBE_BUSY_S
+        if busy or self.state in {LinkState.STALLED, LinkState.DEAD}:
+            return self._last_sent + self.busy_s
         due = self._last_sent + self.idle_s
         if self._unanswered:
             late = next(iter(self._unanswered.values())) + self.rtt.timeout_s
@@ -165,6 +173,11 @@ class Liveness:
         self._answers += 1
         return True
 
+    def _answers_wanted(self, now: float) -> int:
+        """A line that flaps has to show more of itself."""
+        flaps = sum(now - at < FLAPS_KEPT_S for at in self._stalls) - 1
+        return min(ANSWERS_TO_RETURN + ANSWERS_PER_FLAP * max(flaps, 0), ANSWERS_MAX)
+
     # -- what they mean -------------------------------------------------------------------------
     def judge(self, now: float, others_answered: float) -> LinkEvent | None:
         """The event that the answers, or their absence, amount to now.
@@ -172,7 +185,7 @@ class Liveness:
         `others_answered`: when another link of the session last had an answer.
         """
         if self.state in {LinkState.STALLED, LinkState.DEAD}:
-            if self._answers >= ANSWERS_TO_RETURN:
+            if self._answers >= self._answers_wanted(now):
                 return LinkEvent.ANSWERING
             if self._unanswered and now - next(iter(self._unanswered.values())) > self.rtt.timeout_s:
                 self._answers = 0  # not in a row

@@ -25,6 +25,13 @@ class Pacer:
         self.tokens = self._depth
         """Bytes that may leave now; negative: the debt of the last run. Infinite without a rate."""
 
+    def set_rate(self, bytes_per_s: float, burst_s: float) -> None:
+        """The rate and depth from now on."""
+        if bytes_per_s != self._bytes_per_s:
+            self._bytes_per_s = bytes_per_s
+            self._depth = max(bytes_per_s * burst_s, 1.0)
+            self.tokens = min(self.tokens, self._depth)
+
     def refill(self, now: float) -> None:
         """Credit the time since the last call. A clock that stands or steps back credits nothing."""
         elapsed = now - self._at

@@ -1,47 +1,28 @@
 """The weighted scheduler: eql's behaviour, with the queue kept here instead of in the modem.
 
 Each line is served in proportion to its weight: its *served time* is bytes carried divided by its
-rate, and the next run goes to the line that has been served the least. Every line is paced to its
-configured speed, so the order and the pacing agree. `strict` waits for the line whose turn it is, as
-eql does; otherwise a line without room is passed over.
+rate, and the next run goes to the line that has been served the least, which is waited for if it has no
+room, as eql does. Every line is paced to its configured speed, so the order and the pacing agree.
 """
 
-from collections.abc import Iterable
-from typing import Generic, Protocol, TypeVar
+from math import inf
+from typing import Generic
 
-from bondvpn.bond.pacer import Pacer
+from bondvpn.bond.line import EXPRESS_DEBT_S, RUN_BYTES, TURN_S, Choice, L
 
-RUN_BYTES = 65_000 + 64 * 62  # what one send call takes, as Ethernet frames (IPv6 and UDP headers)
-TURN_S = 0.002  # of a line's rate: long enough for runs of 8 datagrams at 50 Mbit/s, short enough to mix
-EXPRESS_DEBT_S = 0.010  # express goes out at once, up to this much ahead of the line's pace
-
-
-class Line(Protocol):
-    """What the scheduler needs to know of a link."""
-
-    rate_bps: int | None  # None: unlimited
-    pacer: Pacer
-    served_s: float
-    blocked: bool
-
-    @property
-    def srtt_s(self) -> float: ...
-
-
-L = TypeVar("L", bound=Line)
+QUEUE_S = 0.12  # of the lines' sum; more only adds delay
 
 
 class Weighted(Generic[L]):
-    """Names the line for the next run. `lines` holds the usable ones; change it by `set_lines`."""
+    """A `line.Scheduler`."""
 
-    def __init__(self, *, strict: bool = True) -> None:
-        self.strict = strict
+    def __init__(self) -> None:
         self.lines: list[L] = []
         self._waiting: L | None = None
         self._default_rate_bps = 1e9
 
-    def set_lines(self, lines: Iterable[L]) -> None:
-        """The lines that may carry data now. One that comes in owes nothing for its time away."""
+    def set_lines(self, lines: list[L]) -> None:
+        """One that comes in owes nothing for its time away."""
         known = self.lines
         self.lines = list(lines)
         level = max((line.served_s for line in known), default=0.0)
@@ -55,44 +36,55 @@ class Weighted(Generic[L]):
 
     @property
     def rate_bps(self) -> float | None:
-        """The sum of the lines, None if one of them is unlimited."""
         rates = [line.rate_bps for line in self.lines]
         return None if None in rates or not rates else float(sum(rate for rate in rates if rate))
 
-    def next(self, now: float) -> tuple[L, int] | None:
-        """(line, bytes it may take at once as Ethernet frames), or None: no line has room.
+    @property
+    def configured_bps(self) -> float | None:
+        return self.rate_bps
 
-        `deadline` then says when to ask again.
-        """
-        best: L | None = None
-        for line in self.lines:
-            if (best is None or line.served_s < best.served_s) and (self.strict or self._room(line, now)):
-                best = line
-        if best is None or (self.strict and not self._room(best, now)):
+    @property
+    def spread(self) -> list[L]:
+        return self.lines
+
+    @property
+    def queue_bytes(self) -> float:
+        rate_bps = self.rate_bps
+        return inf if rate_bps is None else rate_bps / 8 * QUEUE_S
+
+    def next(self, now: float, waiting: int, limit: int) -> Choice[L] | None:
+        best = min(self.lines, key=lambda line: line.served_s, default=None)
+        if best is None or not self._room(best, now):
             self._waiting = best
             return None
         if best.rate_bps is None:
-            return best, RUN_BYTES
-        return best, int(min(best.pacer.tokens, best.rate_bps / 8 * TURN_S, RUN_BYTES))
+            return Choice(best, RUN_BYTES, 0)
+        return Choice(best, int(min(best.pacer.tokens, best.rate_bps / 8 * TURN_S, RUN_BYTES)), 0)
 
-    def express(self, now: float) -> L | None:
-        """The line with the lowest delay that is not hopelessly ahead of its pace."""
+    def express(self, now: float, but: L | None = None) -> L | None:
         best: L | None = None
         for line in self.lines:
-            if line.blocked or (best is not None and line.srtt_s >= best.srtt_s):
+            if line.blocked or line is but or (best is not None and line.srtt_s >= best.srtt_s):
                 continue
             line.pacer.refill(now)
             if line.rate_bps is None or line.pacer.tokens > -line.rate_bps / 8 * EXPRESS_DEBT_S:
                 best = line
         return best
 
+    def copies(self, nbytes: int) -> bool:
+        return False
+
+    def resend(self, now: float, avoid: L | None) -> L | None:
+        return self.express(now, avoid) or self.express(now)
+
+    def mirrors(self, line: L) -> list[L]:
+        return []
+
     def spent(self, line: L, nbytes: int) -> None:
-        """`line` carried `nbytes` of Ethernet frames."""
         line.pacer.spend(nbytes)
         line.served_s += nbytes * 8 / (line.rate_bps or self._default_rate_bps)
 
     def deadline(self, now: float) -> float | None:
-        """When a line will have room, None if nothing but a socket can tell."""
         lines = [self._waiting] if self._waiting is not None else self.lines
         times = [line.pacer.next_time() for line in lines if not line.blocked]
         return max(now, min(times)) if times else None

@@ -21,7 +21,7 @@ from bondvpn.session.keypair import Keypair, LaneTable, ReceiveLane
 from bondvpn.session.link import Path
 from bondvpn.session.session import Session
 from bondvpn.stats import Drop, Drops
-from bondvpn.wire.sealed import DATA, DATA_HEADER, DATA_HEADER_LEN
+from bondvpn.wire.sealed import DATA, DATA_HEADER, DATA_HEADER_LEN, EXPRESS
 from bondvpn.wire.transport import HEADER, HEADER_LEN, OVERHEAD, TYPE_WORD
 
 # Per wake-up, then the other sockets, the other direction and the timers have their turn: what one line is
@@ -30,7 +30,7 @@ RECEIVES_PER_WAKEUP = 32
 RECEIVE_BYTES_PER_WAKEUP = 128_000
 RUN_MIN = 4  # shorter runs are cheaper one by one than by numpy
 START_SHIFT = np.uint64(16)  # what follows is the send time
-_DATA_START = Struct(">BBI").unpack_from
+_DATA_START = Struct(">BBIHH").unpack_from
 
 
 class Receiver(Protocol):
@@ -125,9 +125,10 @@ class Inbound:
         if sealed_len <= DATA_HEADER_LEN:
             self._drops.count(Drop.SEALED)
             return
-        _, stream, sequence, _, offset = DATA_HEADER.unpack_from(row)
+        _, stream, sequence, sent, enqueued, offset = DATA_HEADER.unpack_from(row)
+        self._note(lane, 1, sent, stream != EXPRESS, now)
         self._slab.next = row_number + 1
-        self._deliver(lane, stream, sequence, [row[DATA_HEADER_LEN:]], [offset], now)
+        self._deliver(lane, stream, sequence, [row[DATA_HEADER_LEN:]], [offset], (sent, enqueued), now)
 
     def _fresh(self, lane: ReceiveLane, counter: int, now: float) -> bool:
         """Authentic: now it may change state."""
@@ -172,7 +173,7 @@ class Inbound:
             return False
         if not self._usable(lane, count, now):
             return True
-        self._arrived(lane, first + count - 1, count, count * segment, path, now)
+        self._arrived(lane, first, count, count * segment, path, now)
         self._sort(lane, row, count, sealed_len, path, now)
         if rest:
             self._single(length - rest, length, path, now)
@@ -199,28 +200,37 @@ class Inbound:
         chunks = self._slab.chunks(sealed_len)
         offsets = self._slab.offsets[row:end]
         starts = self._slab.starts[row:end] >> START_SHIFT  # kind, stream, sequence as one integer
-        kind, stream, sequence = _DATA_START(self._slab.rows[row])
+        kind, stream, sequence, sent, enqueued = _DATA_START(self._slab.rows[row])
+        self._note(lane, count, sent, stream != EXPRESS, now)
+        clock = (sent, enqueued)
         start = kind << 40 | stream << 32 | sequence
         if kind == DATA and starts.tolist() == list(range(start, start + count)):
-            self._deliver(lane, stream, sequence, chunks[row:end], offsets, now)
+            self._deliver(lane, stream, sequence, chunks[row:end], offsets, clock, now)
             return
         for i in range(row, end):
-            kind, stream, sequence = _DATA_START(self._slab.rows[i])
+            kind, stream, sequence, _, _ = _DATA_START(self._slab.rows[i])
             if kind == DATA:
-                self._deliver(lane, stream, sequence, [chunks[i]], offsets[i - row :], now)
+                self._deliver(lane, stream, sequence, [chunks[i]], offsets[i - row :], clock, now)
             else:
                 lane.session.on_control(lane, bytes(self._slab.rows[i][:sealed_len]), path, now)
 
-    def _arrived(
-        self, lane: ReceiveLane, counter: int, count: int, size: int, path: Path, now: float
-    ) -> None:
+    def _arrived(self, lane: ReceiveLane, first: int, count: int, size: int, path: Path, now: float) -> None:
         """Account for authentic datagrams; follow the peer's address if they are the newest."""
         link = lane.session.links.get(lane.number)
         if link is None:
             return
         link.received(size, count, path, now)
-        if link.path != path and counter == lane.window.highest:
+        lane.arrivals.came(first, count, size + count * link.frame_overhead, now)
+        if link.path != path and first + count - 1 == lane.window.highest:
             lane.session.moved(link, path, size, now)
+
+    @staticmethod
+    def _note(lane: ReceiveLane, count: int, sent: int, bulk: bool, now: float) -> None:
+        """DATA came, whose sender wants to hear of it."""
+        lane.arrivals.data(count, sent, now)
+        session = lane.session
+        link = session.links.get(lane.number)
+        session.reporter.noted(lane, link.srtt_s if link is not None else 0.0, now, bulk=bulk)
 
     def _deliver(
         self,
@@ -229,9 +239,14 @@ class Inbound:
         sequence: int,
         chunks: list[memoryview],
         offsets: Offsets,
+        clock: tuple[int, int],
         now: float,
     ) -> None:
+        """`clock`: when the first of them left and when it was enqueued, by the sender's clock."""
         reassembly = self._control.reassembly_of(lane.session)
         if reassembly is not None:
             self._touched.add(reassembly)
-            reassembly.receive_run(stream, sequence, chunks, offsets, now)
+            equaliser = lane.session.equaliser
+            equaliser.note(lane.number, clock[0], now)
+            reassembly.patience_s = max(lane.session.patience_s, equaliser.spread_s)
+            reassembly.receive_run(stream, sequence, chunks, offsets, now, equaliser.release(clock[1], now))

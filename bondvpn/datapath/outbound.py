@@ -6,17 +6,21 @@
 4. dispatch  the scheduler names a line with room, streams take turns to fill its run
 5. seal      headers and nonces by numpy, one AEAD call per datagram
 6. send      the run in one call (GSO)
+7. keep      the chunks until the peer reports them; what a line lost leaves again, before all else
 """
 
 from collections import deque
 from struct import Struct
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from bondvpn.bond.classify import EXPRESS_MAX_BYTES, classify
-from bondvpn.bond.weighted import Weighted
-from bondvpn.datapath.slab import CHUNK_MAX_BYTES, RUN_MAX, ChunkSlab, Extent, SealSlab, drain
+from bondvpn.bond.flight import Piece
+from bondvpn.bond.line import Scheduler
+from bondvpn.bond.sparse import SparseFlows
+from bondvpn.datapath.backlog import Lost, OutStream
+from bondvpn.datapath.slab import CHUNK_MAX_BYTES, RUN_MAX, ChunkSlab, Extent, SealSlab, drain, run_max
 from bondvpn.session.keypair import SendLane
 from bondvpn.session.link import Link
 from bondvpn.stats import Drop, Drops
@@ -32,18 +36,20 @@ from bondvpn.wire.sealed import (
     SEQUENCE_MASK,
     STREAMS,
     TIME_OFFSET,
-    TIME_UNIT_S,
+    time_of,
 )
 from bondvpn.wire.transport import HEADER, HEADER_LEN, NONCE_LEN, OVERHEAD, TYPE_WORD
 from bondvpn.wire.virtio import HEADER_BYTES as VIRTIO_BYTES
 
-SLOTS = 2048  # 2.9 MB: 60 ms at 390 Mbit/s; faster bonds drain faster than they fill
+# What waits and what is under way: 5.9 MB are 100 ms of each at 230 Mbit/s. Faster bonds have shorter ways;
+# when the slots run out all the same, the oldest chunks under way can no longer be sent again.
+SLOTS = 4096
 READS_PER_WAKEUP = 16  # then the other direction and the timers have their turn
 SMALL_READS_PER_WAKEUP = 64  # of frames that take no more than two slots
 FRAME_MAX_BYTES = 65_535  # a record's length is 16 bits; gso_max_size keeps the kernel below
-QUEUE_S = 0.06  # of the lines' sum; more only adds delay, less starves a slow line (design.md, 5)
 QUEUE_MIN_BYTES = 24_000  # 16 full packets: 200 ms at 1 Mbit/s
-QUEUE_MAX_BYTES = (SLOTS - 64) * CHUNK_MAX_BYTES
+QUEUE_EXCESS = 2  # times its limit, whatever a stream's share
+QUEUE_MAX_BYTES = SLOTS // 2 * CHUNK_MAX_BYTES
 TURN_CHUNKS = 8  # a stream's quantum while others wait
 SHORT_SLOTS = 2  # what a frame without offload needs at the most
 
@@ -58,22 +64,10 @@ class FrameSource(Protocol):
     def read_into(self, buffers: list[memoryview]) -> int: ...
 
 
-class OutStream:
-    """One stream's chunks that wait for a line."""
-
-    __slots__ = ("number", "open", "queue", "sequence")
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.sequence = 0
-        self.queue: deque[Extent] = deque()
-        self.open = False  # whether the last chunk still takes bytes
-
-
 class Outbound:
     """Carries one TAP's frames to the links of one session."""
 
-    def __init__(self, tap: FrameSource, scheduler: Weighted[Link], seal: SealSlab, drops: Drops) -> None:
+    def __init__(self, tap: FrameSource, scheduler: Scheduler[Link], seal: SealSlab, drops: Drops) -> None:
         self._tap = tap
         self._scheduler = scheduler
         self._seal = seal
@@ -82,6 +76,9 @@ class Outbound:
         self._overflow = memoryview(bytearray(65_536 + 64))
         self._order = np.arange(RUN_MAX, dtype=np.uint64)
         self._sequences = self._order << np.uint64(16)  # as they stand in a chunk's first 8 bytes
+        self._enqueued = 0  # now, as the headers have it
+        self._now = 0.0  # when the TAP is read
+        self._sparse = SparseFlows()
         self._small = False
         self.queue_limit = QUEUE_MAX_BYTES
         self.frames = 0
@@ -96,6 +93,7 @@ class Outbound:
         self._turns: deque[OutStream] = deque()  # bulk streams with something to send
         self._dispatching = False
         self._slab.clear()
+        self._lost = Lost(self._slab)
         self.queued = 0  # bytes that wait for a line
 
     def set_capacity(self, capacity: int) -> None:
@@ -106,26 +104,35 @@ class Outbound:
         self._express_max = min(EXPRESS_MAX_BYTES, capacity - RECORD_LENGTH_LEN - VIRTIO_BYTES)
         self._slots_needed = -(-(FRAME_MAX_BYTES + RECORD_LENGTH_LEN + 32) // capacity)
 
-    def set_rate(self, rate_bps: float | None) -> None:
-        """The lines' sum, which bounds the queue; None: unlimited lines."""
-        wanted = QUEUE_MAX_BYTES if rate_bps is None else rate_bps / 8 * QUEUE_S
-        self.queue_limit = int(min(max(wanted, QUEUE_MIN_BYTES), QUEUE_MAX_BYTES))
+    def set_queue_limit(self, nbytes: float) -> None:
+        """How much may wait here before frames are dropped, those beyond their stream's share."""
+        self.queue_limit = int(max(min(nbytes, QUEUE_MAX_BYTES), QUEUE_MIN_BYTES))
 
     @property
     def full(self) -> bool:
-        """Whether the TAP should not be read: no line has room and the queue is at its limit."""
-        return self.queued >= self.queue_limit or not self._slab.has_room(self._slots_needed)
+        """Whether the TAP need not be read at once: no line has room and the queue is at its limit."""
+        return self.queued >= self.queue_limit or not self._make_room()
+
+    def _make_room(self) -> bool:
+        """Have slots for a frame, if need be those of the oldest chunks under way: no more resends."""
+        while not self._slab.has_room(self._slots_needed):
+            oldest = min(self._scheduler.lines, key=lambda link: link.oldest, default=None)
+            if oldest is None or not self._lost.forget(oldest.forget()):
+                return False
+        return True
 
     # -- 1. read --------------------------------------------------------------------------------
     def on_readable(self, now: float) -> None:
         """Drain the TAP, but bounded; send what the lines have room for."""
+        self._now = now
+        self._enqueued = time_of(now)
         run_bytes = RUN_MAX // 2 * self._slab.capacity
         since_dispatch = self.queued
         slab, needed = self._slab, self._slots_needed
         for i in range(SMALL_READS_PER_WAKEUP):
-            if self.queued >= self.queue_limit or not slab.has_room(needed):  # as `full`, 0.1 µs a frame less
+            if not slab.has_room(needed):
                 self.dispatch(now)
-                if self.full:
+                if not self._make_room():
                     return
             length = self._read()
             if not length:
@@ -170,8 +177,21 @@ class Outbound:
         self.frames += 1
         self.bytes += length - VIRTIO_BYTES
         frame = row[RECORD_LENGTH_LEN + VIRTIO_BYTES :]
-        self._pack(classify(frame, length - VIRTIO_BYTES, self._express_max), record)
+        length -= VIRTIO_BYTES
+        number = classify(frame, length, self._express_max)
+        if number and length <= self._express_max and self._sparse.admits(frame, self._now):
+            number = EXPRESS
+        if number and self.queued >= self.queue_limit and self._beyond_share(self._streams[number]):
+            self._drops.count(Drop.QUEUE)
+        else:
+            self._pack(number, record)
         return length
+
+    def _beyond_share(self, stream: OutStream) -> bool:
+        """The queue is full: whether a frame of this stream is to be dropped. Who has less than a fair share
+        of it in there may still add to it (as FQ-CoDel drops from the longest queue, RFC 8290)."""
+        share = self.queue_limit // max(len(self._turns), 1)
+        return stream.waiting >= share or self.queued >= QUEUE_EXCESS * self.queue_limit
 
     def _spread(self, data: memoryview, slot: int) -> None:
         """Copy `data` into the chunks from `slot` on."""
@@ -188,6 +208,7 @@ class Outbound:
         if not stream.queue and number != EXPRESS:
             self._turns.append(stream)
         self.queued += record
+        stream.waiting += record
         if stream.open:
             slab = self._slab
             tail = stream.queue[-1]
@@ -238,6 +259,7 @@ class Outbound:
             self._slab.rows[tail.end - 1][end - padding : end] = bytes(padding)
             tail.last = tail.capacity
             self.queued += padding
+            stream.waiting += padding
 
     def _place(self, stream: OutStream, length: int, first_offset: int) -> None:
         """Number the first free slots, which hold `length` bytes, as the stream's next chunks."""
@@ -252,22 +274,23 @@ class Outbound:
             # One addition and two assignments for all of them, and no wrap to heed: 4 µs less a super-frame.
             start = DATA << 56 | stream.number << 48 | sequence << 16
             slab.starts[first : first + count] = self._sequences[:count] + np.uint64(start)
+            slab.enqueueds[first : first + count] = self._enqueued
             slab.offsets[first : first + count] = NO_RECORD
             _OFFSET.pack_into(slab.rows[first], RECORD_OFFSET, first_offset)
         else:
             for i in range(count):
                 offset = NO_RECORD if i else first_offset
                 place = sequence + i & SEQUENCE_MASK
-                DATA_HEADER.pack_into(slab.rows[first + i], 0, DATA, stream.number, place, 0, offset)
+                DATA_HEADER.pack_into(
+                    slab.rows[first + i], 0, DATA, stream.number, place, 0, self._enqueued, offset
+                )
         tail = stream.queue[-1] if stream.queue else None
         if tail is not None and tail.end == first and tail.last == tail.capacity == capacity:
             tail.count += count
             tail.last = last
-            slab.next = tail.end
         else:
-            extent = Extent(first, count, last, capacity)
-            stream.queue.append(extent)
-            slab.put(extent)
+            stream.queue.append(Extent(stream.number, first, count, last, capacity))
+        slab.take(count)
         stream.open = True
         if capacity - last < PADDING_BOUND:
             self._close(stream)
@@ -282,56 +305,86 @@ class Outbound:
         self._dispatching = False
 
     def _dispatch(self, now: float) -> None:
-        express = self._express
-        while express.queue:
-            link = self._scheduler.express(now)
-            if link is None:
-                break
-            self._send(link, express, RUN_MAX, now)
+        self._dispatch_lost(now)
+        self._dispatch_express(now)
         turns = self._turns
+        scheduler = self._scheduler
         while turns:
-            choice = self._scheduler.next(now)
+            choice = scheduler.next(now, self.queued, self.queue_limit)
             if choice is None:
                 return
-            link, budget = choice
-            chunks = max(
-                1, budget // (self._slab.capacity + OVERHEAD + DATA_HEADER_LEN + link.frame_overhead)
-            )
+            link, budget, skip = choice
+            frame = self._slab.capacity + OVERHEAD + DATA_HEADER_LEN + link.frame_overhead
+            chunks = max(1, budget // frame)
             stream = turns[0]
-            self._send(link, stream, chunks if len(turns) == 1 else min(chunks, TURN_CHUNKS), now)
+            if len(turns) > 1:
+                chunks = min(chunks, TURN_CHUNKS)
+                skip = skip * stream.waiting // self.queued
+            extent = stream.take(skip, chunks)
+            self.queued -= extent.nbytes
+            extent.born = now
+            self._send(link, extent, now)
+            for other in scheduler.mirrors(link):
+                self._send(other, extent, now, kept=False)
             turns.rotate(-1)
             if not stream.queue:
                 turns.pop()
 
+    def _dispatch_lost(self, now: float) -> None:
+        """What a line lost, each by the line that brings it the soonest."""
+        queue = self._lost.queue
+        while queue:
+            extent = queue[0]
+            link = self._scheduler.resend(now, extent.lost_by)
+            if link is None:
+                return
+            count = min(extent.count, run_max(extent.capacity + DATA_HEADER_LEN + OVERHEAD))
+            if count == extent.count:
+                queue.popleft()
+            else:
+                queue[0] = extent.cut(count, extent.count - count)
+                extent = extent.cut(0, count)
+            link.resent_chunks += count
+            self._send(link, extent, now)
+
+    def _dispatch_express(self, now: float) -> None:
+        """By the quickest line, and a second copy by the next while the budget for that lasts."""
+        express = self._express
+        while express.queue:
+            link = self._scheduler.express(now)
+            if link is None:
+                return
+            extent = express.take(0, RUN_MAX)
+            self.queued -= extent.nbytes
+            extent.born = now
+            self._send(link, extent, now)
+            overhead = OVERHEAD + DATA_HEADER_LEN + link.frame_overhead
+            if self._scheduler.copies(extent.nbytes + extent.count * overhead):
+                second = self._scheduler.express(now, link)
+                if second is not None:
+                    self._send(second, extent, now, kept=False)
+
     # -- 5. seal, 6. send -----------------------------------------------------------------------
-    def _send(self, link: Link, stream: OutStream, most: int, now: float) -> None:
-        """The stream's next chunks, at most `most` and what one GSO call can carry, by `link`."""
+    def _send(self, link: Link, extent: Extent, now: float, *, kept: bool = True) -> None:
+        """All chunks of the extent, at most what one GSO call can carry, by `link`. `kept`: the slots are
+        this run's to give back."""
         seal = self._seal
-        extent = stream.queue[0]
-        first = extent.start
+        first, count = extent.start, extent.count
         seal.set_segment(extent.capacity + DATA_HEADER_LEN + OVERHEAD)
-        count = min(most, extent.count, seal.run)
-        short = 0
-        if count == extent.count:
-            stream.queue.popleft()
-            stream.open = stream.open and bool(stream.queue)
-            if extent.last < extent.capacity:
-                short = extent.last
+        short = extent.last if extent.last < extent.capacity else 0
         full = count - 1 if short else count
-        extent.start += count
-        extent.count -= count
-        extent.taken += count
-        self.queued -= full * extent.capacity + short
 
         lane = link.send_lane
         counter = lane.counter
         lane.counter = counter + count
-        time = int(now / TIME_UNIT_S) & 0xFFFF
+        time = time_of(now)
         if count == 1:
             end = self._seal_one(lane, counter, first, short or extent.capacity, time)
         else:
             end = self._seal_run(lane, counter, extent, first, full, short, time)
-        self._scheduler.spent(link, end + count * link.frame_overhead)
+        frame_bytes = end + count * link.frame_overhead
+        self._scheduler.spent(link, frame_bytes)
+        lane.flight.sent(counter, count, frame_bytes // count, extent if kept else None, now)
         link.send_run(seal.view[:end], seal.segment if full else end, count, now)
 
     def _seal_one(self, lane: SendLane, counter: int, slot: int, length: int, time: int) -> int:
@@ -370,3 +423,17 @@ class Outbound:
                 seal.view[start + HEADER_LEN : end],
             )
         return end
+
+    # -- 7. keep --------------------------------------------------------------------------------
+    def came(self, pieces: list[Piece[Any]]) -> None:
+        """The peer has these."""
+        self._lost.came(pieces)
+
+    def lost(self, link: Link, pieces: list[Piece[Any]], now: float) -> None:
+        """These left by `link` and will not arrive by it."""
+        self._lost.lost(link, pieces, now)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether anything waits for a line."""
+        return self.queued > 0 or bool(self._lost.queue)

@@ -20,15 +20,24 @@ from numpy.typing import NDArray
 from bondvpn.bond.reorder import Reorder
 from bondvpn.datapath.joiner import Joiner
 from bondvpn.datapath.rescue import rescue
+from bondvpn.noise.replay import ReplayWindow
 from bondvpn.stats import Drop, Drops
 from bondvpn.wire import virtio
-from bondvpn.wire.sealed import EXPRESS, NO_RECORD, PADDING_BOUND, RECORD_LENGTH_LEN, STREAMS
+from bondvpn.wire.sealed import (
+    EXPRESS,
+    NO_RECORD,
+    PADDING_BOUND,
+    RECORD_LENGTH_LEN,
+    SEQUENCE_MASK,
+    STREAMS,
+)
 
 Buffer = bytes | bytearray | memoryview
 Chunk = tuple[Buffer, int]  # chunk bytes, record offset
 Offsets = NDArray[np.uint16] | list[int]  # read only where something was lost
 
 FRAME_MIN_BYTES = virtio.HEADER_BYTES + 14
+EXPRESS_WINDOW = 1024  # express chunks among which a second copy is known for one
 HEAD_BYTES = 128  # of a frame, to check its headers
 MAX_FRAME_BYTES = 65_535
 
@@ -181,26 +190,29 @@ class Reassembly:
         self._joiner = Joiner()
         self._reorders: list[Reorder[Chunk]] = [Reorder() for _ in range(STREAMS)]
         self._assemblers = [Assembler(self) for _ in range(STREAMS)]
-        self._gaps: set[int] = set()  # streams that hold chunks behind a gap
+        self._gaps: set[int] = set()  # streams that hold chunks: behind a gap, or not due yet
+        self.patience_s = 0.0  # that the lines' delays ask for, on top of the hold
+        self._express_seen = ReplayWindow(EXPRESS_WINDOW)
 
     # -- in -------------------------------------------------------------------------------------
     def receive_run(
-        self, stream: int, sequence: int, chunks: list[memoryview], offsets: Offsets, now: float
+        self, stream: int, sequence: int, chunks: list[memoryview], offsets: Offsets, now: float, due: float
     ) -> None:
-        """Chunks with consecutive sequence numbers. `offsets` as they stand in the headers."""
+        """Chunks with consecutive sequence numbers, to be delivered when `due`. `offsets` as they stand in
+        the headers."""
         if stream >= STREAMS:
             self.drops.count(Drop.SEALED, len(chunks))
             return
         assembler = self._assemblers[stream]
         if stream == EXPRESS:
-            self._express(chunks, offsets)
+            self._express(sequence, chunks, offsets)
             return
         reorder = self._reorders[stream]
         place = reorder.place(sequence)
-        if place != reorder.expected:
+        if place != reorder.expected or due > now:
             held = 0
             for i, chunk in enumerate(chunks):
-                held += reorder.hold(place + i, (chunk, int(offsets[i])), now)
+                held += reorder.hold(place + i, (chunk, int(offsets[i])), now, due)
             if held < len(chunks):
                 self.drops.count(Drop.LATE, len(chunks) - held)
             if reorder.expected not in reorder.held:
@@ -215,19 +227,24 @@ class Reassembly:
                 late = sum(reorder.held.pop(p, None) is not None for p in range(place, place + count))
                 self.drops.count(Drop.LATE, late)
         if reorder.held:
-            self._release(stream, reorder, assembler)
+            self._release(stream, reorder, assembler, now)
 
-    def _express(self, chunks: list[memoryview], offsets: Offsets) -> None:
-        """Whole records in every chunk, and nothing to wait for."""
-        for chunk, offset in zip(chunks, offsets, strict=False):
+    def _express(self, sequence: int, chunks: list[memoryview], offsets: Offsets) -> None:
+        """Whole records in every chunk, and nothing to wait for; some come twice."""
+        seen = self._express_seen
+        ahead = sequence - seen.highest & SEQUENCE_MASK
+        place = seen.highest + (ahead if ahead < SEQUENCE_MASK // 2 else ahead - SEQUENCE_MASK - 1)
+        for i, (chunk, offset) in enumerate(zip(chunks, offsets, strict=False)):
+            if place + i < 0 or not seen.accept(place + i):
+                continue  # the copy
             if offset == 0:
                 self._assemblers[EXPRESS].feed(chunk, offset)
             if self._assemblers[EXPRESS].need:  # a record that claims to go on elsewhere
                 self.drops.count(Drop.SEALED)
                 self._assemblers[EXPRESS] = Assembler(self)
 
-    def _release(self, stream: int, reorder: Reorder[Chunk], assembler: Assembler) -> None:
-        while (chunk := reorder.pop()) is not None:
+    def _release(self, stream: int, reorder: Reorder[Chunk], assembler: Assembler, now: float) -> None:
+        while (chunk := reorder.pop(now)) is not None:
             assembler.feed(*chunk)
         if reorder.held:
             self._gaps.add(stream)
@@ -239,9 +256,10 @@ class Reassembly:
         """Give up what has been waited for long enough."""
         for stream in list(self._gaps):
             reorder, assembler = self._reorders[stream], self._assemblers[stream]
-            while reorder.deadline <= now:
-                assembler.gap(reorder.skip())
-                self._release(stream, reorder, assembler)
+            while reorder.deadline(self.patience_s) <= now:
+                if missing := reorder.skip():
+                    assembler.gap(missing)
+                self._release(stream, reorder, assembler, now)
         self.flush()
 
     @property
@@ -249,16 +267,17 @@ class Reassembly:
         """When `poll` is due next."""
         if not self._gaps:
             return float("inf")
-        return min(self._reorders[stream].deadline for stream in self._gaps)
+        extra_s = self.patience_s
+        return min(self._reorders[stream].deadline(extra_s) for stream in self._gaps)
 
     def persist(self) -> None:
         """The ring of rows comes round: copy what is still held."""
         self.flush()
         for stream in self._gaps:
             held = self._reorders[stream].held
-            for place, (came, (chunk, offset)) in held.items():
+            for place, (came, due, (chunk, offset)) in held.items():
                 if type(chunk) is memoryview:
-                    held[place] = (came, (bytes(chunk), offset))
+                    held[place] = (came, due, (bytes(chunk), offset))
         for assembler in self._assemblers:
             if assembler.need:
                 assembler.persist()

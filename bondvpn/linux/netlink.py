@@ -167,11 +167,6 @@ class Netlink:
         if found != size:
             raise SystemFault(f"gso_max_size of {name} stays {found}, not {size}: the kernel ignores it")
 
-    def set_queue(self, name: str, packets: int) -> None:
-        """Bound the interface's queue (txqueuelen) to `packets`. Raises SystemFault."""
-        with _explained(f"set txqueuelen {packets} on {name}"):
-            self._ip.link("set", index=self._index(name), txqlen=packets)
-
     def delete_tap(self, name: str) -> bool:
         """Delete a TAP device; False when there is none of that name, or it is no TUN/TAP device."""
         link = self._link(name)

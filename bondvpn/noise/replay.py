@@ -64,6 +64,20 @@ class ReplayWindow:
         self.received += n
         return True
 
+    def gaps(self, below: int, most: int) -> list[tuple[int, int]]:
+        """What is missing among the last `below` counters up to `highest`: (distance of a gap's last counter
+        below `highest`, counters in it), newest first, at most `most` of them."""
+        below = min(below, self.highest + 1, self._size)
+        place = self.highest + 1 - below & self._mask
+        seen = self._ring[place : place + below]
+        seen += self._ring[: below - len(seen)]
+        found: list[tuple[int, int]] = []
+        end = len(seen)
+        while len(found) < most and (last := seen.rfind(0, 0, end)) >= 0:
+            end = seen.rfind(_SEEN, 0, last) + 1
+            found.append((below - 1 - last, last + 1 - end))
+        return found
+
     def _fill(self, first: int, n: int, values: bytes) -> None:
         """Write `values` to the places of first..first + n - 1, around the end of the ring."""
         size = self._size

@@ -133,6 +133,7 @@ class _Client:
     # -- uplinks --------------------------------------------------------------------------------
     def _make_uplink(self, number: int, uplink: Uplink) -> _UplinkSocket:
         link = Link(number, uplink.name, self._tunnel, self._tunnel.drops)
+        link.tier = uplink.tier
         link.receive_rate_bps = uplink.down_bps or 0
         link.set_send_rate(uplink.up_bps or 0)
         return _UplinkSocket(uplink, link, self._engine)

@@ -107,7 +107,7 @@ class Engine:
         self.inbound.on_readable(socket, self.clock)
         now = self.clock()
         for tunnel in self.tunnels:
-            deadline = tunnel.deadline(now)
+            deadline = tunnel.received(now)
             if deadline < self._armed:
                 self._arm(deadline, now)
         if self._control_deadline < self._armed:
@@ -176,13 +176,12 @@ class Engine:
 
         self.loop.add_writer(fd, ready)
 
-    def fit_tap(self, interface: str, gso_bytes: int, queue_packets: int) -> None:
-        """Largest super-frame that the TAP emits, and its queue. Netlink blocks, so in a thread."""
+    def fit_tap(self, interface: str, gso_bytes: int) -> None:
+        """Largest super-frame that the TAP emits. Netlink blocks, so in a thread."""
 
         def fit() -> None:
             with Netlink() as netlink:
                 netlink.set_gso_max_size(interface, gso_bytes)
-                netlink.set_queue(interface, queue_packets)
 
         self.loop.run_in_executor(None, fit).add_done_callback(_log_failure)
 

@@ -1,8 +1,10 @@
 """Keypairs, the lanes they key, and the table that finds a lane by the index on the wire."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from bondvpn.bond.arrivals import Arrivals
+from bondvpn.bond.flight import Flight
 from bondvpn.noise.handshake import Secrets
 from bondvpn.noise.lanes import aead, lane_key
 from bondvpn.noise.replay import ReplayWindow
@@ -24,12 +26,14 @@ WIPE_AFTER_S = 3 * REJECT_AFTER_S
 class SendLane:
     """Seals one link's datagrams under one keypair."""
 
-    __slots__ = ("_aead", "counter", "encrypt_into", "index", "prefix")
+    __slots__ = ("_aead", "counter", "encrypt_into", "flight", "index", "prefix", "reported_bytes")
 
     def __init__(self, index: int, cipher: int, key: bytes) -> None:
         self.index = index
         self.prefix = transport.TYPE_WORD << 32 | index  # the first 8 clear bytes as one integer
         self.counter = 0  # of the next datagram
+        self.flight: Flight[Any] = Flight()
+        self.reported_bytes = 0  # that came by it, as the last report said (modulo 2^32)
         self._aead = aead(cipher, key)
         self.encrypt_into = self._aead.encrypt_into
 
@@ -44,10 +48,12 @@ class SendLane:
 class ReceiveLane:
     """Opens one link's datagrams under one keypair, each once."""
 
-    __slots__ = ("decrypt_into", "keypair", "number", "session", "window")
+    __slots__ = ("arrivals", "decrypt_into", "index", "keypair", "number", "session", "window")
 
     def __init__(self, keypair: "Keypair", number: int, key: bytes) -> None:
         self.keypair = keypair
+        self.index = transport.lane_index(keypair.index, number)
+        self.arrivals = Arrivals()
         self.number = number
         self.session = keypair.session
         self.window = ReplayWindow()
@@ -87,6 +93,16 @@ class Keypair:
             index = transport.lane_index(self._peer_index, number)
             lane = self._send[number] = SendLane(index, self.cipher, lane_key(self._send_secret, number))
         return lane
+
+    @property
+    def receive_lanes(self) -> "list[ReceiveLane]":
+        """Those that something came by."""
+        return list(self._receive.values())
+
+    def sending(self, index: int) -> SendLane | None:
+        """The lane that was given this index, if it was used."""
+        keypair_index, number = transport.split_index(index)
+        return self._send.get(number) if keypair_index == self._peer_index else None
 
     def receive_lane(self, number: int) -> ReceiveLane | None:
         """The lane of link `number`'s datagrams from the peer; None beyond MAX_LANES."""

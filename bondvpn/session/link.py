@@ -3,7 +3,10 @@
 from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
 
-from bondvpn.bond.liveness import BUSY_FOR_S, LinkState, Liveness
+from bondvpn.bond.capacity import Capacity
+from bondvpn.bond.demotion import Demotion
+from bondvpn.bond.flight import Piece
+from bondvpn.bond.liveness import ALONE_S, BUSY_FOR_S, PROBE_BUSY_S, LinkState, Liveness
 from bondvpn.bond.pacer import Pacer
 from bondvpn.bond.pathmtu import PathMtu
 from bondvpn.session.keypair import SendLane
@@ -15,6 +18,10 @@ AMPLIFICATION_MAX = 3  # bytes to an unproven address per byte from it (RFC 9000
 # A run leaves at once, so a line paced at its very rate would queue what jitters; 1 % less keeps the
 # queue here. Measured on 2 x 50 Mbit/s: the modem's queue stays below 5 ms.
 PACE = 0.99
+PROBE_FRAME_BYTES = 83
+PROBE_SHARE = 0.005  # of a line, each way
+PROBE_THIN_S = 0.25  # at the most apart while busy
+OTHERS_PROGRESS_S = 0.1  # another link brought something within this time: it is the line, not the peer
 
 
 class Sent(IntEnum):
@@ -79,10 +86,21 @@ class Link:
         self.rate_bps: int | None = None  # what it is paced to, None: unlimited
         self.pacer = Pacer(None)
         self.served_s = 0.0
+        self.capacity = Capacity()
+        self.demotion = Demotion()
+        self.carries = False  # whether bulk is spread over it
+        self.tier = 0  # lines of a worse tier are used when those of the better ones are full or gone
         self.blocked = False
         self.unsent: tuple[bytes, int] | None = None  # (datagrams, segment) the socket would not take
         self.frame_overhead = udp_overhead(ipv6=False) + ETHERNET_LEN
         self.send_lane: SendLane
+        self.old_lane: SendLane | None = None  # of the keys before, while reports on it may come
+        self.reported_bytes = 0  # that the peer says came by this link, as Ethernet frames
+        self.reported_at = 0  # when the last of them came, in TIME_UNIT_S that passed for the peer
+        self.peer_clock: int | None = None  # as the last report had it, modulo 2^32
+        self.progressed = -1e9  # when a report last said that something came
+        self.lost_datagrams = 0  # as the reports say
+        self.resent_chunks = 0
         self.last_data = -1e9
         self.last_received = -1e9
         self.tx_bytes = self.rx_bytes = 0  # as Ethernet frames
@@ -101,6 +119,61 @@ class Link:
     def srtt_s(self) -> float:
         return self.liveness.rtt.srtt_s
 
+    @property
+    def in_flight(self) -> int:
+        """Bytes under way, as Ethernet frames."""
+        old = self.old_lane.flight.in_flight if self.old_lane is not None else 0
+        return self.send_lane.flight.in_flight + old
+
+    @property
+    def oldest(self) -> float:
+        """When the oldest of what is under way left; infinite when nothing is."""
+        oldest = self.send_lane.flight.oldest
+        return oldest if self.old_lane is None else min(oldest, self.old_lane.flight.oldest)
+
+    def forget(self) -> Piece[Any] | None:
+        """Give up knowing of the oldest run under way; None if there is none."""
+        piece = self.old_lane.flight.forget() if self.old_lane is not None else None
+        return piece or self.send_lane.flight.forget()
+
+    @property
+    def silence_due(self) -> float:
+        """When silence on this link would begin to mean something; infinite with nothing under way."""
+        return max(self.oldest, self.progressed) + self.liveness.rtt.timeout_s + self.capacity.report_s
+
+    def silence_s(self, now: float, others_progressed: float) -> float:
+        """For how long nothing came of what is under way, once that means that the link is silent; else 0.
+
+        `others_progressed`: when something last came by another link. If nothing did, it may be the peer or
+        us that stood still, and ALONE_S must pass.
+        """
+        silence = now - max(self.oldest, self.progressed)
+        if now < self.silence_due or (now - others_progressed > OTHERS_PROGRESS_S and silence < ALONE_S):
+            return 0.0
+        return silence
+
+    def fit_probes(self) -> None:
+        """On a thin line probes are rarer: the reports tell of its life too."""
+        if rate := self.capacity.known_rate:
+            spacing = PROBE_FRAME_BYTES / (PROBE_SHARE * rate)
+            self.liveness.busy_s = min(max(PROBE_BUSY_S, spacing), PROBE_THIN_S)
+
+    def rekey(self, lane: SendLane) -> list[Piece[Any]]:
+        """Send by `lane` from now on; what is still under way on the lane before the present one is lost to
+        us: no report will speak of it."""
+        if getattr(self, "send_lane", None) is lane:
+            return []
+        forgotten = self.old_lane.flight.drain() if self.old_lane is not None else []
+        self.old_lane = getattr(self, "send_lane", None)
+        self.send_lane = lane
+        return forgotten
+
+    def drain(self) -> list[Piece[Any]]:
+        """All that is under way, which this link will not bring any more."""
+        lanes = [self.old_lane, getattr(self, "send_lane", None)]
+        self.old_lane = None
+        return [piece for lane in lanes if lane is not None for piece in lane.flight.drain()]
+
     def busy(self, now: float) -> bool:
         """Whether it carried data lately."""
         return now - self.last_data < BUSY_FOR_S
@@ -110,6 +183,7 @@ class Link:
         self.send_rate_bps = rate_bps
         self.rate_bps = int(rate_bps * PACE) if rate_bps else None
         self.pacer = Pacer(self.rate_bps)
+        self.capacity = Capacity(self.rate_bps)
 
     def set_path(self, path: Path) -> None:
         self.path = path
@@ -148,7 +222,9 @@ class Link:
             if len(datagram) > self.allowance:
                 return
             self.allowance -= len(datagram)
-        self.tx_bytes += len(datagram) + self.frame_overhead
+        size = len(datagram) + self.frame_overhead
+        self.tx_bytes += size
+        self.pacer.spend(size)  # reports are 1 to 2 % of a line: unpaid they would queue in the modem
         sent, _ = path.socket.send_run(memoryview(datagram), len(datagram), path.address, path.local)
         if sent == Sent.DOWN:
             self._observer.link_failed(self, path.socket.last_error, now)

@@ -4,16 +4,20 @@ Sans-IO but for the links' own sockets: time and randomness are arguments, what 
 keys is told to the observer. Streams live above (datapath); a rekey changes keypairs and nothing else.
 
 A link joins on its own lane: the client sends PATH_CHALLENGE (with the rate it wants to receive, its
-MTU and its name), the server answers with PATH_RESPONSE and a challenge of its own, and uses the link
+MTU, tier and name), the server answers with PATH_RESPONSE and a challenge of its own, and uses the link
 only when that came back too. Until then it has sent less than three times what it received.
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
+from bondvpn.bond.capacity import Phase
+from bondvpn.bond.equaliser import Equaliser
+from bondvpn.bond.flight import Piece
 from bondvpn.bond.liveness import LinkEvent, LinkState
-from bondvpn.session.keypair import MAX_LANES, WIPE_AFTER_S, Keypair, LaneTable, ReceiveLane
+from bondvpn.session.keypair import MAX_LANES, WIPE_AFTER_S, Keypair, LaneTable, ReceiveLane, SendLane
 from bondvpn.session.link import AMPLIFICATION_MAX, PATH_MTU_DEFAULT_BYTES, Link, Path
+from bondvpn.session.reports import Learner, Reporter
 from bondvpn.stats import Drop, Drops
 from bondvpn.wire import sealed as wire
 from bondvpn.wire.capabilities import Capabilities
@@ -23,6 +27,8 @@ ATTEMPTS_MAX = 3  # handshakes of one peer that may be under way
 CHALLENGE_RETRY_S = 0.25  # a link joins within one retry of its line being there
 CHALLENGE_RETRY_MAX_S = 1.0
 MTU_PROBE_IDS = 1 << 31  # ids from here on belong to path MTU probes, those below to liveness
+REPORT_BETTER = 0.7  # of the present line's round trip, for reports to change to another
+PROBE_TRACKED_S = 0.5  # after the last data; the peer reports probes for twice as long
 NEVER = float("inf")
 
 
@@ -40,6 +46,15 @@ class SessionObserver(Protocol):
 
     def make_link(self, number: int, name: str) -> Link:
         """The peer joins with a link of its own."""
+
+    def came(self, session: "Session", pieces: list[Piece[Any]], now: float) -> None:
+        """The peer has these."""
+
+    def lost(self, session: "Session", link: Link, pieces: list[Piece[Any]], now: float) -> None:
+        """These left by `link` and will not arrive by it."""
+
+    def reported(self, session: "Session", now: float) -> None:
+        """The peer's report has been read: lines may have room again."""
 
 
 class Session:
@@ -61,6 +76,12 @@ class Session:
         self.peer = peer
         self.links = links
         self.ended = False
+        self.reporter = Reporter()
+        self._reports_by: Link | None = None
+        self.equaliser = Equaliser()
+        self.patience_s = 0.0
+        """How much longer than on lines without delay a gap may be waited for."""
+        self._learner = Learner()
         self.current: Keypair | None = None
         self._previous: Keypair | None = None
         self._offered: list[Keypair] = []  # a responder's, until the peer uses one of them
@@ -75,7 +96,7 @@ class Session:
     def install(self, keypair: Keypair, now: float) -> None:
         """An initiator's new keypair: the peer has it already, so it is used at once."""
         self._table.add(keypair)
-        first = self._promote(keypair)
+        first = self._promote(keypair, now)
         if first:
             self._observer.session_started(self, now)
         for link in self.links.values():
@@ -105,18 +126,22 @@ class Session:
         for other in self._offered:
             self._table.remove(other)
         self._offered.clear()
-        if self._promote(keypair):
+        if self._promote(keypair, now):
             self._last_active = now
             self._observer.session_started(self, now)
 
-    def _promote(self, keypair: Keypair) -> bool:
+    def _promote(self, keypair: Keypair, now: float) -> bool:
         """Make it the current one; True if it is the session's first."""
         if self._previous is not None:
             self._table.remove(self._previous)
         self._previous, self.current = self.current, keypair
         for link in self.links.values():
-            link.send_lane = keypair.send_lane(link.number)
+            self._use_lane(link, keypair.send_lane(link.number), now)
         return self._previous is None
+
+    def _use_lane(self, link: Link, lane: SendLane, now: float) -> None:
+        if forgotten := link.rekey(lane):
+            self._observer.lost(self, link, forgotten, now)
 
     def end(self, reason: str, now: float) -> None:
         """Forget the keys."""
@@ -128,6 +153,7 @@ class Session:
                 self._table.remove(keypair)
         for link in self.links.values():
             link.liveness.happened(LinkEvent.NO_PATH, now)
+            link.drain()
         started = self.current is not None
         self._previous = self.current = None
         self._offered.clear()
@@ -147,11 +173,17 @@ class Session:
         """The links that may carry data."""
         return [link for link in self.links.values() if link.active]
 
+    @property
+    def carrying(self) -> list[Link]:
+        """The links that are to carry data: the active ones but the demoted, unless there are no others."""
+        active = self.active
+        return [link for link in active if not link.demotion.demoted] or active
+
     def path_up(self, link: Link, now: float) -> None:
         """The link has a path: join by it."""
         if self.current is None or link.path is None:
             return
-        link.send_lane = self.current.send_lane(link.number)
+        self._use_lane(link, self.current.send_lane(link.number), now)
         if link.liveness.happened(LinkEvent.PATH, now):
             link.path_mtu.interface_changed(link.interface_mtu or PATH_MTU_DEFAULT_BYTES, now)
         if link.liveness.state is LinkState.JOINING:
@@ -179,8 +211,11 @@ class Session:
 
     def _happened(self, link: Link, event: LinkEvent, now: float) -> None:
         if link.liveness.happened(event, now):
+            if not link.active and (pieces := link.drain()):
+                self._observer.lost(self, link, pieces, now)
             if link.active:
                 link.reason = ""
+                link.capacity.resume()
             self._observer.link_changed(self, link, now)
 
     def _challenge(self, link: Link, now: float) -> None:
@@ -190,7 +225,11 @@ class Session:
             max(CHALLENGE_RETRY_S, now - link.liveness.since), CHALLENGE_RETRY_MAX_S
         )
         challenge = wire.PathChallenge(
-            link.challenge, link.receive_rate_bps, link.interface_mtu, link.name if self.initiator else ""
+            link.challenge,
+            link.receive_rate_bps,
+            link.interface_mtu,
+            link.tier,
+            link.name if self.initiator else "",
         )
         self._send(link, wire.emit_challenge(challenge), now)
 
@@ -199,7 +238,9 @@ class Session:
 
     def _probe(self, link: Link, now: float) -> None:
         number = link.liveness.probe(now) % MTU_PROBE_IDS
-        self._send(link, wire.emit_probe(wire.Probe(number, 0)), now)
+        if now - link.last_data < PROBE_TRACKED_S:  # its report shows whether data before it was lost
+            link.send_lane.flight.sent(link.send_lane.counter, 1, 0, None, now)
+        self._send(link, wire.emit_probe(wire.Probe(number, 0, wire.time_of(now), int(link.carries))), now)
 
     # -- control messages -----------------------------------------------------------------------
     def on_control(self, lane: ReceiveLane, sealed: bytes, path: Path, now: float) -> None:
@@ -211,9 +252,15 @@ class Session:
         link = self.links.get(lane.number)
         if link is None:
             self._drops.count(Drop.SEALED)
+        elif kind == wire.FEEDBACK:
+            self._on_feedback(sealed, now)
         elif kind == wire.PROBE:
             probe = wire.parse_probe(sealed)
             if probe is not None and link.path is not None:
+                lane.arrivals.probe(probe.time, now)
+                self.equaliser.probed(link.number, probe.time, now, carries=bool(probe.carries))
+                if lane.arrivals.news:
+                    self.reporter.noted(lane, link.srtt_s, now, bulk=False)
                 self._send(link, wire.emit_probe_reply(probe), now)
         elif kind == wire.PROBE_REPLY:
             self._on_probe_reply(link, wire.parse_probe(sealed), now)
@@ -248,6 +295,7 @@ class Session:
     def _learn(self, link: Link, challenge: wire.PathChallenge, path: Path, now: float) -> None:
         """What the client says of its link: its name, the rate it can receive, its MTU."""
         link.name = challenge.name or link.name
+        link.tier = challenge.tier
         if challenge.rate != link.send_rate_bps:
             link.set_send_rate(challenge.rate)
             if link.active:
@@ -270,7 +318,52 @@ class Session:
             if link.path_mtu.current != before:
                 self._observer.link_changed(self, link, now)
         elif link.liveness.answered(probe.id, now):
+            if link.capacity.phase is Phase.STARTUP:
+                link.capacity.on_rtt(link.srtt_s, now)
             self._judge(link, now)
+
+    # -- reports --------------------------------------------------------------------------------
+    def poll_reports(self, now: float) -> None:
+        """Tell the peer what came, if that is due."""
+        if now < self.reporter.due or self.current is None:
+            return
+        link = self._report_link()
+        if link is None:
+            self.reporter.due = NEVER
+            return
+        keypairs = [keypair for keypair in (self._previous, self.current) if keypair is not None]
+        report = self.reporter.emit(keypairs, link, now)
+        if report is not None:
+            self._send(link, report, now)
+
+    def _report_link(self) -> Link | None:
+        """The quickest line, but not another each time: the peer's round trips would change with it."""
+        best = min(self.active, key=lambda link: link.srtt_s, default=None)
+        present = self._reports_by
+        if (
+            best is None
+            or present is None
+            or not present.active
+            or best.srtt_s < REPORT_BETTER * present.srtt_s
+        ):
+            self._reports_by = best
+        return self._reports_by
+
+    def _on_feedback(self, sealed: bytes, now: float) -> None:
+        learned = self._learner.receive(sealed, self._lane_of, self.links, now)
+        if learned is None:
+            self._drops.count(Drop.SEALED)
+            return
+        self._observer.came(self, learned.came, now)
+        for link, piece in learned.lost:
+            self._observer.lost(self, link, [piece], now)
+        self._observer.reported(self, now)
+
+    def _lane_of(self, index: int) -> SendLane | None:
+        for keypair in (self.current, self._previous):
+            if keypair is not None and (lane := keypair.sending(index)) is not None:
+                return lane
+        return None
 
     # -- timers ---------------------------------------------------------------------------------
     def poll(self, now: float) -> None:
@@ -282,6 +375,8 @@ class Session:
             return
         for link in list(self.links.values()):
             self._poll_link(link, now)
+        # A chunk that was lost with its line comes by another a round trip after that is noticed.
+        self.patience_s = max((link.srtt_s for link in self.active), default=0.0)
         if any(link.active for link in self.links.values()):
             self._last_active = now
         elif not self.initiator and now - self._last_active > WIPE_AFTER_S:
@@ -299,6 +394,10 @@ class Session:
             self._probe(link, now)
         self._judge(link, now)
         if link.active:
+            others = [other.capacity for other in self.links.values() if other.active and other is not link]
+            if link.demotion.judge(link.capacity, others, now):
+                link.reason = link.demotion.reason
+                self._observer.link_changed(self, link, now)
             before = link.path_mtu.current
             size = link.path_mtu.poll(now, link.srtt_s)
             if size is not None:
@@ -310,20 +409,23 @@ class Session:
         if link.path is None:
             return
         self._mtu_probes += 1
-        probe = wire.Probe(MTU_PROBE_IDS | self._mtu_probes % MTU_PROBE_IDS, size)
+        number = MTU_PROBE_IDS | self._mtu_probes % MTU_PROBE_IDS
+        probe = wire.Probe(number, size, wire.time_of(now), int(link.carries))
         length = size - udp_overhead(ipv6=link.path.socket.ipv6) - OVERHEAD
         self._send(link, wire.emit_probe(probe, length=length), now)
 
     def _judge(self, link: Link, now: float) -> None:
-        others = max(
-            (other.liveness.last_answer for other in self.links.values() if other is not link), default=-1e9
-        )
-        event = link.liveness.judge(now, others)
-        if event is None:
-            return
+        others = [other for other in self.links.values() if other is not link]
+        event = link.liveness.judge(now, max((other.liveness.last_answer for other in others), default=-1e9))
         if event is LinkEvent.SILENT:
             link.reason = f"no answer for {(now - link.liveness.last_answer) * 1e3:.0f} ms"
-        self._happened(link, event, now)
+        elif event is None and link.active:
+            silence = link.silence_s(now, max((other.progressed for other in others), default=-1e9))
+            if silence:
+                event = LinkEvent.SILENT
+                link.reason = f"nothing came for {silence * 1e3:.0f} ms"
+        if event is not None:
+            self._happened(link, event, now)
 
     def deadline(self, now: float) -> float:
         """When `poll` is due next."""
@@ -337,7 +439,7 @@ class Session:
             if link.liveness.state is LinkState.JOINING:
                 deadline = min(deadline, link.challenge_due)
             if link.active:
-                deadline = min(deadline, link.path_mtu.next_deadline())
+                deadline = min(deadline, link.path_mtu.next_deadline(), link.silence_due)
         return deadline
 
     @property

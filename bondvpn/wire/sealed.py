@@ -1,13 +1,15 @@
 """The sealed part of a transport datagram: one kind byte, then what the kind says.
 
-    DATA            kind 1  stream 1  sequence 4  time 2  offset 2  chunk...
-    PROBE           kind 1  id 4  size 2  padding...
-    PROBE_REPLY     kind 1  id 4  size 2
-    PATH_CHALLENGE  kind 1  token 8  rate 8  mtu 2  name length 1  name...
+    DATA            kind 1  stream 1  sequence 4  time 2  enqueued 2  offset 2  chunk...
+    PROBE           kind 1  id 4  size 2  time 2  carries 1  padding...
+    PROBE_REPLY     kind 1  id 4  size 2  time 2  carries 1
+    FEEDBACK        kind 2, see wire.feedback
+    PATH_CHALLENGE  kind 1  token 8  rate 8  mtu 2  tier 1  name length 1  name...
     PATH_RESPONSE   kind 1  token 8
     CLOSE           kind 1  reason 1
 
-FEEDBACK (kind 2) is reserved for the bonding reports.
+`enqueued` is when the chunk's first frame was taken from the TAP, `time` when the datagram left, in units of
+TIME_UNIT_S modulo 2^16. A reply repeats what its probe said.
 
 A chunk is a piece of its stream's byte sequence, which is made of records:
 
@@ -30,13 +32,14 @@ PATH_CHALLENGE: Final = 5
 PATH_RESPONSE: Final = 6
 CLOSE: Final = 7
 
-DATA_HEADER = struct.Struct(">BBIHH")
-DATA_HEADER_LEN: Final = 10
+DATA_HEADER = struct.Struct(">BBIHHH")
+DATA_HEADER_LEN: Final = 12
 KIND_OFFSET: Final = 0
 STREAM_OFFSET: Final = 1
 SEQUENCE_OFFSET: Final = 2
 TIME_OFFSET: Final = 6
-RECORD_OFFSET: Final = 8
+ENQUEUED_OFFSET: Final = 8
+RECORD_OFFSET: Final = 10
 
 NO_RECORD: Final = 0xFFFF
 RECORD_LENGTH_LEN: Final = 2
@@ -51,8 +54,8 @@ SEQUENCE_MASK: Final = 0xFFFFFFFF
 NAME_MAX: Final = 32  # bytes of UTF-8
 TOKEN_LEN: Final = 8
 
-_PROBE = struct.Struct(">BIH")
-_CHALLENGE = struct.Struct(">B8sQHB")
+_PROBE = struct.Struct(">BIHHB")
+_CHALLENGE = struct.Struct(">B8sQHBB")
 _RESPONSE = struct.Struct(">B8s")
 _CLOSE = struct.Struct(">BB")
 
@@ -65,22 +68,27 @@ class CloseReason:
 
 # -- parsed forms -----------------------------------------------------------------------------
 class Probe(NamedTuple):
-    """A liveness or path MTU probe (`size` bytes as an IP packet), or the reply to one."""
+    """A liveness or path MTU probe (`size` bytes as an IP packet) that left at `time`, or its reply."""
 
     id: int
     size: int
+    time: int = 0
+    carries: int = 0
+    """1: its sender spreads bulk over this link, so the receiver equalises its delay."""
 
 
 class PathChallenge(NamedTuple):
     """Joins a link, or asks whether an endpoint is really there.
 
     `rate` is what the sender of this message wants to receive at most by this link (bit/s, 0:
-    unknown), `mtu` its interface's MTU (bytes, 0: unknown), `name` what its admin calls the link.
+    unknown), `mtu` its interface's MTU (bytes, 0: unknown), `tier` how late the link is to be used (0:
+    first), `name` what its admin calls it.
     """
 
     token: bytes
     rate: int
     mtu: int
+    tier: int
     name: str
 
 
@@ -89,20 +97,19 @@ def parse_probe(sealed: bytes) -> Probe | None:
     """PROBE or PROBE_REPLY; None if malformed."""
     if len(sealed) < _PROBE.size:
         return None
-    _, number, size = _PROBE.unpack_from(sealed)
-    return Probe(number, size)
+    return Probe(*_PROBE.unpack_from(sealed)[1:])
 
 
 def parse_challenge(sealed: bytes) -> PathChallenge | None:
     """PATH_CHALLENGE; None if malformed."""
     if len(sealed) < _CHALLENGE.size:
         return None
-    _, token, rate, mtu, length = _CHALLENGE.unpack_from(sealed)
+    _, token, rate, mtu, tier, length = _CHALLENGE.unpack_from(sealed)
     name = sealed[_CHALLENGE.size : _CHALLENGE.size + length]
     if length > NAME_MAX or len(name) < length:
         return None
     try:
-        return PathChallenge(token, rate, mtu, name.decode())
+        return PathChallenge(token, rate, mtu, tier, name.decode())
     except UnicodeDecodeError:
         return None
 
@@ -112,21 +119,26 @@ def parse_response(sealed: bytes) -> bytes | None:
     return sealed[1 : 1 + TOKEN_LEN] if len(sealed) >= _RESPONSE.size else None
 
 
+def time_of(now: float) -> int:
+    """A moment (seconds) as `time` has it."""
+    return int(now / TIME_UNIT_S) & 0xFFFF
+
+
 # -- emit -------------------------------------------------------------------------------------
 def emit_probe(probe: Probe, *, length: int = 0) -> bytes:
     """PROBE, zero-padded to `length` bytes of sealed part."""
-    return _PROBE.pack(PROBE, probe.id, probe.size).ljust(length, b"\0")
+    return _PROBE.pack(PROBE, *probe).ljust(length, b"\0")
 
 
 def emit_probe_reply(probe: Probe) -> bytes:
-    """PROBE_REPLY: the probe's id and size come back."""
-    return _PROBE.pack(PROBE_REPLY, probe.id, probe.size)
+    """PROBE_REPLY: what the probe said comes back."""
+    return _PROBE.pack(PROBE_REPLY, *probe)
 
 
 def emit_challenge(challenge: PathChallenge) -> bytes:
     """PATH_CHALLENGE; the name must fit in NAME_MAX bytes."""
     name = challenge.name.encode()
-    return _CHALLENGE.pack(PATH_CHALLENGE, challenge.token, challenge.rate, challenge.mtu, len(name)) + name
+    return _CHALLENGE.pack(PATH_CHALLENGE, *challenge[:4], len(name)) + name
 
 
 def emit_response(token: bytes) -> bytes:

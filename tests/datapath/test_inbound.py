@@ -24,7 +24,7 @@ def sealed_by(sender: Sender, sealed: bytes, lane: int = 0) -> bytes:
 
 
 def data(stream: int, sequence: int, chunk: bytes, offset: int = 0) -> bytes:
-    return DATA_HEADER.pack(DATA, stream, sequence, 0, offset) + chunk
+    return DATA_HEADER.pack(DATA, stream, sequence, 0, 0, offset) + chunk
 
 
 def record(frame: bytes) -> bytes:
@@ -111,7 +111,9 @@ def test_a_key_past_its_life_counts_each_datagram() -> None:
         assert receiver.confirmed == []
 
 
-@pytest.mark.parametrize("sealed", [data(1, 0, b""), b"\1", data(1, 0, b"")[:9], data(STREAMS, 0, b"x" * 50)])
+@pytest.mark.parametrize(
+    "sealed", [data(1, 0, b""), b"\1", data(1, 0, b"")[:11], data(STREAMS, 0, b"x" * 50)]
+)
 def test_authentic_data_that_makes_no_sense(sealed: bytes) -> None:
     receiver = Receiver()
     receiver.receive([sealed_by(Sender(), sealed)])
@@ -137,14 +139,15 @@ def test_a_record_too_short_for_a_frame(length: int) -> None:
 
 def test_a_virtio_header_that_is_not_safe() -> None:
     receiver, sender = Receiver(), Sender()
-    for header in (
+    headers = (
         b"\0\1" + bytes(8),
         b"\1\1\0\0\1\0\0\0\0\0",
         b"\1\xff" + bytes(8),
         b"\0\0\xff\xff" + bytes(6),
-    ):
+    )
+    for sequence, header in enumerate(headers):
         frame = header + datagram(1, 1, 200)[10:]
-        receiver.receive([sealed_by(sender, data(0, 0, record(frame)))])
+        receiver.receive([sealed_by(sender, data(0, sequence, record(frame)))])
     expect(receiver, virtio=4)
 
 
@@ -191,7 +194,7 @@ def test_control_within_a_run_of_data() -> None:
     receiver, sender = Receiver(), Sender()
     frames = [datagram(1, i, 500) for i in range(6)]
     run = [sealed_by(sender, data(1, i, record(frame).ljust(600, b"\0"))) for i, frame in enumerate(frames)]
-    other = sealed_by(sender, emit_probe(Probe(9, 0), length=610))
+    other = sealed_by(sender, emit_probe(Probe(9, 0), length=612))
     run.append(sealed_by(sender, data(1, 6, record(datagram(1, 6, 500)).ljust(600, b"\0"))))
     receiver.receive([*run[:6], other, run[6]])
     assert [number for number, _ in receiver.session.control] == [0]
@@ -250,7 +253,9 @@ def test_many_sizes_do_not_keep_views_for_ever() -> None:
     receiver, sender = Receiver(), Sender()
     for size in range(60, 100):
         frames = [datagram(1, i, size, port=53) for i in range(6)]
-        receiver.receive([sealed_by(sender, data(0, i, record(frame))) for i, frame in enumerate(frames)])
+        receiver.receive(
+            [sealed_by(sender, data(0, size * 6 + i, record(frame))) for i, frame in enumerate(frames)]
+        )
     assert len(receiver.tap.written) == 240
     assert len(receiver.inbound._runs) <= 8
     assert len(receiver.inbound._slab._sealed) <= 8

@@ -7,10 +7,11 @@ from frames import TCP_OVERHEAD_BYTES, VIRTIO_BYTES, ack, datagram, stream_of, s
 from tunnelends import Datagram, Receiver, Sender
 
 from bondvpn.datapath.outbound import (
+    QUEUE_EXCESS,
     QUEUE_MAX_BYTES,
     QUEUE_MIN_BYTES,
-    QUEUE_S,
     READS_PER_WAKEUP,
+    SLOTS,
     SMALL_READS_PER_WAKEUP,
     TURN_CHUNKS,
 )
@@ -53,10 +54,10 @@ def test_an_idle_tunnel_never_waits_to_fill_a_chunk() -> None:
 def test_small_frames_that_wait_share_chunks() -> None:
     sender, receiver = Sender(), Receiver()
     blocked(sender)
-    frames = [datagram(1, i, 128) for i in range(22)]
+    frames = [super_frame(1, i * 70, 70, 1448) for i in range(21)]
     sender.tap.frames.extend(frames)
     sender.out.on_readable(sender.now)
-    assert sender.out.queued == 22 * 130
+    assert sender.out.queued == 21 * 136 == 2 * CHUNK_MAX_BYTES
     blocked(sender, False)
     runs = sender.send([])
     assert [chunk for *_, chunk in opened(runs)] == [CHUNK_MAX_BYTES, CHUNK_MAX_BYTES]
@@ -126,28 +127,65 @@ def test_a_run_is_no_longer_than_one_gso_call_takes() -> None:
             assert sum(len(one.data) for one in run) <= RUN_MAX_BYTES
 
 
-def test_when_no_line_has_room_the_tap_is_not_read_beyond_the_queue() -> None:
+def test_what_comes_while_the_queue_is_at_its_limit_is_dropped_and_counted() -> None:
+    """The TAP is read all the same: what is express must not wait behind what will be dropped."""
     sender = Sender()
-    sender.out.set_rate(1e6)
+    sender.out.set_queue_limit(0)
     blocked(sender)
     sender.tap.frames.extend(super_frame(1, i * 60_000, 60_000, 1448) for i in range(20))
     for _ in range(5):
         sender.out.on_readable(sender.now)
     assert sender.out.full
     assert QUEUE_MIN_BYTES <= sender.out.queued <= QUEUE_MIN_BYTES + 65_535
-    assert sender.tap.frames
+    assert not sender.tap.frames
+    assert sender.drops.as_dict() == {"queue": 19}
+    sender.tap.frames.append(ack(1, 1))
+    sender.out.on_readable(sender.now)
+    assert sender.drops.as_dict() == {"queue": 19}
     blocked(sender, False)
     sender.out.dispatch(sender.now)
     assert not sender.out.full
     assert sender.out.queued == 0
 
 
-def test_the_queue_is_bounded_by_slots_too() -> None:
-    """One tiny frame a stream and chunk: bytes alone would not say that the slots are out."""
+def test_a_full_queue_still_takes_what_has_less_than_its_share() -> None:
     sender = Sender()
-    sender.out.set_rate(None)
+    sender.out.set_queue_limit(200_000)
     blocked(sender)
-    flows = {stream_of(datagram(flow, 0, 60)): flow for flow in range(200)}
+    greedy, modest = super_frame(1, 0, 10_000, 1448), super_frame(2, 0, 10_000, 1448)
+    assert stream_of(greedy) != stream_of(modest)
+    sender.tap.frames.extend([greedy] * 50)
+    for _ in range(5):
+        sender.out.on_readable(sender.now)
+    dropped = sender.drops.counts[Drop.QUEUE]
+    assert dropped > 0
+    sender.tap.frames.extend([modest] * 50)
+    for _ in range(5):
+        sender.out.on_readable(sender.now)
+    streams = sender.out._streams
+    assert 100_000 <= streams[stream_of(modest)].waiting <= 100_000 + len(modest) + CHUNK_MAX_BYTES
+    assert sender.drops.counts[Drop.QUEUE] > dropped
+    assert sender.out.queued <= QUEUE_EXCESS * 200_000
+
+
+def test_however_many_streams_wait_the_queue_has_an_end() -> None:
+    """Each may have its share and a frame more; the sum is bounded."""
+    sender = Sender()
+    sender.out.set_queue_limit(0)
+    blocked(sender)
+    sender.tap.frames.extend(super_frame(flow, 0, 20_000, 1448) for flow in range(60))
+    for _ in range(10):
+        sender.out.on_readable(sender.now)
+    assert not sender.tap.frames
+    assert len(sender.out._turns) > 2
+    assert sender.out.queued <= QUEUE_EXCESS * QUEUE_MIN_BYTES + 65_535
+
+
+def test_with_no_slots_left_the_tap_is_not_read() -> None:
+    sender = Sender()
+    sender.out.queue_limit = 100_000_000
+    blocked(sender)
+    flows = {stream_of(datagram(flow, 0, 1514)): flow for flow in range(200)}
     sender.tap.frames.extend(datagram(flow, i, 1514) for i in range(300) for flow in flows.values())
     for _ in range(500):
         sender.out.on_readable(sender.now)
@@ -160,18 +198,29 @@ def test_the_queue_is_bounded_by_slots_too() -> None:
     assert not sender.out.full
 
 
+def test_slots_of_what_nobody_reported_are_used_again() -> None:
+    """Without reports every chunk stays under way; the oldest are given up for what comes."""
+    sender, receiver = Sender(), Receiver()
+    frames = [super_frame(1, i * 60_000, 60_000, 1448) for i in range(2 * SLOTS // 42)]
+    for run in sender.send(frames):
+        receiver.receive([one.data for one in run])
+    assert receiver.tap.written == frames
+    assert sender.out._slab.in_use <= SLOTS
+    assert sender.links[0].in_flight < sum(map(len, frames))
+
+
 @pytest.mark.parametrize(
-    ("rate", "limit"),
+    ("wanted", "limit"),
     [
-        (None, QUEUE_MAX_BYTES),
-        (1e6, QUEUE_MIN_BYTES),
-        (100e6, int(100e6 / 8 * QUEUE_S)),
-        (100e9, QUEUE_MAX_BYTES),
+        (float("inf"), QUEUE_MAX_BYTES),
+        (0, QUEUE_MIN_BYTES),
+        (750_000.7, 750_000),
+        (1e12, QUEUE_MAX_BYTES),
     ],
 )
-def test_the_queue_is_a_time_of_the_lines_sum(rate: float | None, limit: int) -> None:
+def test_the_queue_is_as_long_as_the_scheduler_wants_within_bounds(wanted: float, limit: int) -> None:
     sender = Sender()
-    sender.out.set_rate(rate)
+    sender.out.set_queue_limit(wanted)
     assert sender.out.queue_limit == limit
 
 
@@ -238,7 +287,7 @@ def test_express_takes_the_line_of_the_lowest_round_trip() -> None:
 
 
 def test_a_flow_uses_all_lines_by_their_rates() -> None:
-    sender = Sender(2, strict=True)
+    sender = Sender(2)
     for link, rate in zip(sender.links, (10_000_000, 30_000_000), strict=True):
         link.set_send_rate(rate)
     sender.scheduler.set_lines(sender.links)
@@ -287,7 +336,7 @@ def test_what_a_full_socket_does_not_take_is_sent_when_it_does() -> None:
     link = sender.links[0]
     assert sender.observer.heard == ["busy", "blocked"]
     assert link.blocked
-    assert sender.scheduler.next(sender.now) is None
+    assert sender.scheduler.next(sender.now, 1, 1) is None
     sender.socket.room = 5
     link.flush(sender.now)
     assert link.blocked

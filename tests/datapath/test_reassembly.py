@@ -11,7 +11,7 @@ from tunnelends import FakeTap
 from bondvpn.bond.reorder import HOLD_S
 from bondvpn.datapath.reassembly import Reassembly
 from bondvpn.stats import Drop, Drops
-from bondvpn.wire.sealed import NO_RECORD, PADDING_BOUND
+from bondvpn.wire.sealed import EXPRESS, NO_RECORD, PADDING_BOUND, SEQUENCE_MASK
 
 STREAM = 5
 SIZE = 1000
@@ -40,12 +40,12 @@ class Bench:
     def give(self, *places: int, now: float = 0.0) -> None:
         for place in places:
             chunk, offset = self.chunks[place]
-            self.reassembly.receive_run(STREAM, place, [memoryview(chunk)], [offset], now)
+            self.reassembly.receive_run(STREAM, place, [memoryview(chunk)], [offset], now, now)
 
     def give_run(self, first: int, past: int, now: float = 0.0) -> None:
         run = self.chunks[first:past]
         views = [memoryview(chunk) for chunk, _ in run]
-        self.reassembly.receive_run(STREAM, first, views, [offset for _, offset in run], now)
+        self.reassembly.receive_run(STREAM, first, views, [offset for _, offset in run], now, now)
 
 
 def test_chunks_in_order_make_frames() -> None:
@@ -153,18 +153,19 @@ def test_what_is_delivered_was_sent(seed: int, size: int, loss: float) -> None:
             st.integers(0, 2**32 - 1),
             st.binary(min_size=1, max_size=120),
             st.integers(0, 65535),
+            st.sampled_from([0.0, 0.0, 0.05]),
         ),
         max_size=40,
     )
 )
-def test_no_chunks_of_a_peer_make_it_raise(arrivals: list[tuple[int, int, bytes, int]]) -> None:
+def test_no_chunks_of_a_peer_make_it_raise(arrivals: list[tuple[int, int, bytes, int, float]]) -> None:
     """Authentic garbage: sequences, record lengths and offsets as they please."""
     bench = Bench()
     now = 0.0
-    for stream, sequence, chunk, offset in arrivals:
+    for stream, sequence, chunk, offset, later in arrivals:
         now += 0.02
         bench.reassembly.receive_run(
-            stream, sequence % 12, [memoryview(chunk)] * 3, [offset, NO_RECORD, 7], now
+            stream, sequence % 12, [memoryview(chunk)] * 3, [offset, NO_RECORD, 7], now, now + later
         )
         bench.reassembly.poll(now)
     bench.reassembly.poll(now + 1)
@@ -181,7 +182,7 @@ def test_behind_a_hole_chunks_of_another_size_are_not_trusted() -> None:
     for place in range(3, 10):
         chunk = wire[at : at + 960]
         at += 960
-        bench.reassembly.receive_run(STREAM, place, [memoryview(chunk)], [NO_RECORD], 0.0)
+        bench.reassembly.receive_run(STREAM, place, [memoryview(chunk)], [NO_RECORD], 0.0, 0.0)
     bench.reassembly.poll(HOLD_S)
     got = [piece for one in bench.tap.written for piece in segments(one)]
     assert got == list(segments(frame))[: len(got)]
@@ -194,7 +195,7 @@ def test_streams_do_not_hold_each_other_up() -> None:
     assert bench.tap.written == []
     for stream in (STREAM + 1, STREAM - 1):
         chunk, offset = bench.chunks[0]
-        bench.reassembly.receive_run(stream, 0, [memoryview(chunk)], [offset], 0.0)
+        bench.reassembly.receive_run(stream, 0, [memoryview(chunk)], [offset], 0.0, 0.0)
     assert bench.tap.written == [datagram(1, 1, 200)] * 2
     assert bench.reassembly.deadline == HOLD_S
 
@@ -208,3 +209,62 @@ def test_a_new_session_starts_from_zero() -> None:
     before = len(bench.tap.written)
     bench.give_run(0, len(bench.chunks))
     assert len(bench.tap.written) == before + 3
+
+
+# -- express, and chunks that are not due yet ---------------------------------------------------------
+def express(reassembly: Reassembly, place: int, frame: bytes) -> None:
+    chunk = len(frame).to_bytes(2, "big") + frame
+    reassembly.receive_run(EXPRESS, place & SEQUENCE_MASK, [memoryview(chunk)], [0], 0.0, 0.0)
+
+
+@pytest.mark.parametrize("start", [0, 2**32 - 5], ids=["start", "wrap"])
+def test_the_second_copy_of_an_express_chunk_is_known_for_one(start: int) -> None:
+    bench = Bench()
+    bench.reassembly._express_seen.accept(start - 1 if start else 0)
+    frames = [datagram(1, i, 300) for i in range(1, 11)]
+    for i, frame in enumerate(frames, 1):
+        express(bench.reassembly, start + i, frame)
+        if i % 2:
+            express(bench.reassembly, start + i, frame)
+    for i, frame in enumerate(frames, 1):
+        express(bench.reassembly, start + i, frame)
+    bench.reassembly.flush()
+    assert bench.tap.written == frames
+    assert bench.drops.as_dict() == {}
+
+
+def test_express_waits_for_nothing_and_takes_any_order() -> None:
+    bench = Bench()
+    frames = {place: datagram(1, place, 200 + place) for place in (5, 2, 9, 0, 7)}
+    for place, frame in frames.items():
+        express(bench.reassembly, place, frame)
+    bench.reassembly.flush()
+    assert bench.tap.written == list(frames.values())
+    assert bench.reassembly.deadline == float("inf")
+
+
+def test_an_express_record_that_goes_on_elsewhere_is_refused() -> None:
+    bench = Bench()
+    cut = (500).to_bytes(2, "big") + bytes(100)
+    bench.reassembly.receive_run(EXPRESS, 0, [memoryview(cut)], [0], 0.0, 0.0)
+    frame = datagram(1, 1, 300)
+    express(bench.reassembly, 1, frame)
+    bench.reassembly.flush()
+    assert bench.drops.as_dict() == {"sealed": 1}
+    assert bench.tap.written == [frame]
+
+
+def test_equalised_chunks_leave_when_they_are_due_in_order() -> None:
+    frames = [super_frame(1, 0, 5000, 1448), super_frame(1, 5000, 2000, 1448)]
+    bench = Bench(*frames)
+    for place, (chunk, offset) in enumerate(bench.chunks):
+        due = 1.030 if place < 3 else 1.010
+        bench.reassembly.receive_run(STREAM, place, [memoryview(chunk)], [offset], 1.0, due)
+    assert bench.tap.written == []
+    assert bench.reassembly.deadline == pytest.approx(1.030)
+    bench.reassembly.poll(1.029)
+    assert bench.tap.written == []
+    bench.reassembly.poll(1.030)
+    assert bench.tap.written == frames
+    assert bench.reassembly.deadline == float("inf")
+    assert bench.drops.as_dict() == {}

@@ -1,6 +1,7 @@
 """Seeded mutations of genuine datagrams, and authentic nonsense: nothing raises, the tunnel lives."""
 
 import random
+from typing import Any
 
 import pytest
 from frames import datagram, super_frame
@@ -8,6 +9,8 @@ from tunnelends import Receiver, Sender
 from virtualnet import Line, World
 
 from bondvpn.stats import Drop
+from bondvpn.wire import feedback
+from bondvpn.wire.feedback import LaneReport
 from bondvpn.wire.sealed import CLOSE, DATA
 
 ROUNDS = 300
@@ -110,3 +113,54 @@ def test_authentic_nonsense_raises_nothing(seed: int) -> None:
     assert len(server.session.links) <= 32
     assert client.count(Drop.SEALED) > 10
     assert server.count(Drop.SEALED) > 10
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_authentic_reports_of_anything_raise_nothing_and_leak_nothing(seed: int) -> None:
+    """A peer that holds the keys tells lies of what came, while data flows both ways; then it stops lying."""
+    world = World([Line(0), Line(1)], seed=seed)
+    client, server = world.start("adaptive")
+    world.wait(world.all_active, 5)
+    rng = world.rng
+    for step in range(ROUNDS):
+        for end, other, to_server in ((client, server, True), (server, client, False)):
+            end.tap.frames.append(super_frame(1 + step % 3, step * 5000, 5000, 1448))
+            assert end.session is not None
+            assert other.session is not None
+            reports = [lie(rng, other) for _ in range(rng.randint(1, 3))]
+            lane = end.session.current.send_lane(rng.choice([0, 1]))
+            world.inject(lane.seal(feedback.emit(reports)), world.lines[lane.index & 1], to_server=to_server)
+        world.run(0.01)
+    world.run(5)
+    assert len(client.logged("session")) == len(server.logged("session")) == 1
+    assert client.count(Drop.SEALED) > 10
+    assert server.count(Drop.SEALED) > 10
+    for end in (client, server):
+        assert not end._out.waiting
+        assert end._out._slab.in_use == sum(
+            piece.n
+            for link in end.session.links.values()
+            for piece in link.send_lane.flight.drain()
+            if piece.load is not None
+        )
+    assert world.all_active()
+
+
+def lie(rng: random.Random, teller: Any) -> LaneReport:
+    """About a lane of the teller's, mostly; its counters near what was sent, mostly."""
+    lane = teller.session.current.send_lane(rng.choice([0, 0, 1, 1, 5]))
+    gaps, below = [], 0
+    for _ in range(rng.choice([0, 0, 1, 3, 50])):
+        gaps.append((below + rng.randint(1, 9), rng.randint(1, 40)))
+        below = sum(gaps[-1]) - 1
+    return LaneReport(
+        rng.choice([lane.index, lane.index, lane.index, rng.getrandbits(32)]),
+        rng.choice([max(lane.counter - rng.randint(0, 20), 0), lane.counter - 1, lane.counter + 5])
+        & 0xFFFFFFFF,
+        rng.getrandbits(32),
+        rng.getrandbits(32),
+        rng.getrandbits(16),
+        rng.getrandbits(16),
+        min(below + rng.randint(1, 300), 65_535),
+        tuple(gaps),
+    )

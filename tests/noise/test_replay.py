@@ -1,7 +1,9 @@
 """The replay window against a model that remembers everything."""
 
+from itertools import pairwise
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bondvpn.noise.replay import WINDOW, ReplayWindow
@@ -113,3 +115,34 @@ def test_loss_is_what_is_missing() -> None:
 def test_size_must_be_a_power_of_two(size: int) -> None:
     with pytest.raises(ValueError, match="power of two"):
         ReplayWindow(size)
+
+
+# -- what is missing --------------------------------------------------------------------------------
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(
+    counters=st.lists(st.integers(0, 200), min_size=1, max_size=150, unique=True),
+    below=st.integers(1, 300),
+    most=st.integers(1, 40),
+)
+def test_gaps_are_what_did_not_come_newest_first(counters: list[int], below: int, most: int) -> None:
+    """Against a set, in a window that has gone round its ring."""
+    window = ReplayWindow(64)
+    start = 1000
+    for counter in sorted(counters):
+        window.accept(start + counter)
+    highest = window.highest
+    seen = {start + counter for counter in counters}
+    reach = range(highest - min(below, 64) + 1, highest + 1)
+    missing = [counter for counter in reversed(reach) if counter not in seen]
+    gaps = window.gaps(below, most)
+    told = [highest - back - i for back, count in gaps for i in range(count)]
+    assert told == missing[: len(told)]
+    assert len(gaps) <= most
+    if len(gaps) < most:
+        assert told == missing
+    for (back, count), (following, _) in pairwise(gaps):
+        assert back + count < following, "apart from each other"
+
+
+def test_before_the_first_nothing_is_missing() -> None:
+    assert ReplayWindow(64).gaps(100, 5) == []

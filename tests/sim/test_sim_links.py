@@ -1,32 +1,35 @@
 """Links over simulated lines: silence and return, NAT rebinding, path MTU, goodbye. Time is virtual."""
 
 import pytest
-from frames import datagram
+from frames import datagram, super_frame
 from virtualnet import SERVER_ADDRESS, Line, World
 
 from bondvpn.bond.liveness import LinkState
 from bondvpn.session.link import Path, Sent
 from bondvpn.stats import Drop
+from bondvpn.wire.sealed import Probe, emit_probe
 from bondvpn.wire.transport import OVERHEAD
 
 SETTLED_S = 3.0
+PROBE_BYTES = len(emit_probe(Probe(0, 0))) + OVERHEAD
 
 
-def opened(*lines: Line, seed: int = 1) -> World:
+def opened(*lines: Line, seed: int = 1, scheduler: str = "weighted") -> World:
+    """By its weights every line carries a share of the little that these tests send."""
     world = World(lines or [Line(0), Line(1)], seed=seed)
-    world.start()
+    world.start(scheduler)
     world.wait(world.all_active, 5)
     world.run(SETTLED_S)
     return world
 
 
 def keep_busy(world: World, seconds: float) -> list[bytes]:
-    """Both ends send a datagram each 10 ms; what the client sent, as it grows."""
+    """Both ends send a segment of TCP each 10 ms, which is bulk; what the client sent, as it grows."""
     sent: list[bytes] = []
     end = world.now + seconds
 
     def more() -> None:
-        sent.append(datagram(1 + len(sent) % 3, len(sent), 900))
+        sent.append(super_frame(1 + len(sent) % 3, len(sent) * 850, 850, 1448))
         if world.client is not None:
             world.client.tap.frames.append(sent[-1])
         if world.server is not None:
@@ -42,7 +45,8 @@ def keep_busy(world: World, seconds: float) -> list[bytes]:
 @pytest.mark.parametrize("delay_s", [0.005, 0.02, 0.1])
 @pytest.mark.parametrize("phase_s", [0.0, 0.03, 0.06])
 def test_a_silent_line_is_noticed_by_both_ends_while_it_carries_data(delay_s: float, phase_s: float) -> None:
-    """At most: a probe's pace, two more lost ones, and 60 ms + RTT + 4 variations."""
+    """At most: a probe's pace, two more lost ones, and 60 ms + RTT + 4 variations. Reports that say nothing
+    of what is under way tell it sooner, but not before those 60 ms."""
     world = opened(Line(0), Line(1, delay_s=delay_s))
     keep_busy(world, 5)
     world.run(2 + phase_s)
@@ -50,8 +54,8 @@ def test_a_silent_line_is_noticed_by_both_ends_while_it_carries_data(delay_s: fl
     bound = 0.075 + 2 * 0.075 + 0.060 + 2 * delay_s + 4 * 0.010
     # One way delay more: what is on the line still arrives.
     took = world.wait(lambda: world.client.active == world.server.active == [0], bound + delay_s + 0.010)
-    assert took >= 2 * 0.075
-    assert world.client.logged("line1 stalled no answer for")
+    assert took >= 0.060
+    assert world.client.logged("line1 stalled")
 
 
 def test_an_idle_line_that_dies_is_noticed_by_the_client_within_two_seconds() -> None:
@@ -102,18 +106,18 @@ def test_three_answers_in_a_row_bring_a_line_back_and_fewer_do_not() -> None:
 
 @pytest.mark.parametrize("delay_s", [0.005, 0.06, 0.15, 0.3])
 def test_lost_probes_alone_do_not_kill_a_busy_line(delay_s: float) -> None:
-    """Each tenth datagram of a line is lost, of both directions: never two probes in a row."""
+    """Each tenth probe or answer of a line is lost, of both directions: never two in a row."""
     world = opened(Line(0), Line(1, delay_s=delay_s))
-    for end in (world.client, world.server):
-        for link in end.session.links.values():
-            link.last_data = world.now + 100  # busy, without the data
+    keep_busy(world, 90)
     line = world.lines[1]
     count = 0
 
     def lose_each_tenth() -> None:
         nonlocal count
-        count += world.seen[-1].line == 1
-        line.loss = float(count % 10 == 0)
+        seen = world.seen[-1]
+        is_probe = seen.line == 1 and len(seen.data) == PROBE_BYTES
+        count += is_probe
+        line.loss = float(is_probe and count % 10 == 0)
 
     world.on_carry = lose_each_tenth
     world.run(90)

@@ -185,8 +185,10 @@ def test_a_rekey_every_second_under_traffic_loses_nothing(jitter_s: float) -> No
     assert len(handshakes) >= 5
     assert sorted(server.tap.written) == sorted(up)
     assert sorted(client.tap.written) == sorted(down)
-    assert set(server.dropped) <= {"timestamp"}
-    assert client.dropped == {}
+    # A line that reorders makes us send again what then comes twice.
+    reordered = {"late"} if jitter_s else set()
+    assert set(server.dropped) <= {"timestamp"} | reordered
+    assert set(client.dropped) <= reordered
     assert len(client.logged("session")) == len(server.logged("session")) == 1
 
 

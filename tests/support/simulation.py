@@ -104,7 +104,7 @@ def simulate(
     for at, event in scenario.events:
         world.at(world.now + at, lambda event=event: event(world))
     pipes = [line.pipes[scenario.upload] for line in lines]
-    with holds_of(world.clock) as holds:
+    with holds_of() as holds:
         result = _measure(run, pipes, lambda: _traced(world, near_end, run, look), world, trace)
     chunks = sum(link.rx_datagrams for link in far_end.session.links.values())
     waits = [*holds, *([0.0] * max(0, chunks - len(holds)))]
@@ -214,16 +214,16 @@ def _measure(
 
 
 @contextlib.contextmanager
-def holds_of(clock: Clock) -> Iterator[list[float]]:
-    """How long each chunk was held behind a gap, 0 left out; of both ends."""
+def holds_of() -> Iterator[list[float]]:
+    """How long each chunk was held behind a gap, what equalisation asks for left out; of both ends."""
     holds: list[float] = []
     plain = Reorder.pop
 
-    def pop(self: Reorder[Any]) -> Any:
+    def pop(self: Reorder[Any], now: float) -> Any:
         entry = self.held.get(self.expected)
-        if entry is not None:
-            holds.append(clock.now - entry[0])
-        return plain(self)
+        if entry is not None and entry[1] <= now:
+            holds.append(now - max(entry[0], entry[1]))
+        return plain(self, now)
 
     Reorder.pop = pop  # type: ignore[method-assign]
     try:

@@ -9,7 +9,7 @@ from tunnelends import FakeTap
 from bondvpn.lab import shape
 from bondvpn.lab.pipe import Pipe
 from bondvpn.lab.shape import Shape
-from bondvpn.runtime.tunnel import GSO_MAX_BYTES, QUEUE_UNLIMITED_PACKETS
+from bondvpn.runtime.tunnel import GSO_MAX_BYTES, TAP_QUEUE_PACKETS
 from bondvpn.session.link import Sent
 from bondvpn.wire.transport import ETHERNET_LEN, udp_overhead
 
@@ -154,7 +154,7 @@ class VirtualTap(FakeTap):
     def __init__(self) -> None:
         super().__init__()
         self.gso_bytes = GSO_MAX_BYTES
-        self.queue_packets = QUEUE_UNLIMITED_PACKETS
+        self.queue_packets = TAP_QUEUE_PACKETS
         self.dropped = 0
         self.on_offer: Callable[[], None] = lambda: None
         self.sink: Callable[[Sequence[Any]], None] | None = None

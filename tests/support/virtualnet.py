@@ -53,9 +53,9 @@ class VirtualEngine(Engine):
     def __init__(self, world: "World") -> None:
         super().__init__(VirtualLoop(world.clock), clock=lambda: world.clock.now, random=world.random)
 
-    def fit_tap(self, interface: str, gso_bytes: int, queue_packets: int) -> None:
+    def fit_tap(self, interface: str, gso_bytes: int) -> None:
         tap = self.tunnels[0].tap
-        tap.gso_bytes, tap.queue_packets = gso_bytes, queue_packets
+        tap.gso_bytes = gso_bytes
 
 
 class End(Tunnel):
@@ -250,9 +250,9 @@ class World:
         self.client = Client(self, **{**self._client_options, **options})
         return self.client
 
-    def start(self) -> tuple[Client, Server]:
-        server = self.start_server()
-        return self.start_client(), server
+    def start(self, scheduler: str = "adaptive") -> tuple[Client, Server]:
+        server = self.start_server(scheduler=scheduler)
+        return self.start_client(scheduler=scheduler), server
 
     @property
     def client(self) -> Client | None:

@@ -1,0 +1,191 @@
+"""The adaptive scheduler: late binding with skip-ahead. A chunk's line is chosen when it leaves, not before.
+
+A line with room takes not the head of the queue but the chunk that arrives just in time by it. A chunk that
+leaves now by line i arrives at A_i = L / r_i + D_i + q_i; until then the faster lines will have brought
+
+    S_i = sum over the other lines j of r_j x max(0, A_i - A_j)
+
+bytes, so line i takes the chunk S_i bytes into the queue, and idles when the queue is shorter: the others
+bring it all sooner. It carries as much as taking the head does, and cuts the time that chunks are held at the
+receiver from 20 to 40 ms to none in the median (design.md, 5). D_i is the line's base delay, on a scale that
+all lines share; q_i the delay in its queue; L a full datagram.
+
+A line has room while less is under way on it than its window (bond.capacity), its pacer lets it and its
+socket takes it. Lines of a worse tier are asked only when the better ones have no room and the queue is full.
+"""
+
+from math import inf
+from typing import Generic
+
+from bondvpn.bond.capacity import DATAGRAM_BYTES, Phase
+from bondvpn.bond.line import EXPRESS_DEBT_S, RUN_BYTES, TURN_S, Choice, L
+
+RESEND_WINDOW = 1.5  # a lost chunk may exceed the window by so much: everything behind it waits
+RESEND_REPEATED_S = 0.020  # penalty of a line that has lost this chunk before
+QUEUE_FULL = 0.5  # of the queue's limit: from here on a worse tier helps
+# The queue must exceed what the faster lines bring in a slow one's delay, or that one gets no chunk; only
+# 40 ms on top of it cost cubic 3 % (design.md, 5). What is known at first is too little.
+QUEUE_S = 0.1
+BURST_S = 0.002  # of the pace; on a slow line a datagram
+QUEUE_STARTUP_S = 0.3
+QUEUE_STARTUP_BYTES = 200_000
+COPY_SHARE = 0.02  # of what is sent may be second copies of express datagrams
+
+
+class Adaptive(Generic[L]):
+    """A `line.Scheduler`."""
+
+    def __init__(self) -> None:
+        self.lines: list[L] = []
+        self._now = 0.0
+        self._sent = 0
+        self._copied = 0
+
+    def set_lines(self, lines: list[L]) -> None:
+        self.lines = list(lines)
+
+    @property
+    def rate_bps(self) -> float | None:
+        return sum(line.capacity.rate for line in self.lines) * 8 if self.lines else None
+
+    @property
+    def configured_bps(self) -> float | None:
+        return None
+
+    @property
+    def spread(self) -> list[L]:
+        best = min((line.tier for line in self.lines), default=0)
+        return [line for line in self.lines if line.tier == best]
+
+    @property
+    def queue_bytes(self) -> float:
+        rate = sum(line.capacity.rate for line in self.lines)
+        if any(line.capacity.phase is Phase.STARTUP for line in self.lines):
+            return max(rate * QUEUE_STARTUP_S, QUEUE_STARTUP_BYTES)
+        arrivals = self.arrivals()
+        last = max(arrivals, default=0.0)
+        ahead = sum(line.capacity.rate * (last - at) for line, at in zip(self.lines, arrivals, strict=True))
+        return rate * QUEUE_S + ahead
+
+    def next(self, now: float, waiting: int, limit: int) -> Choice[L] | None:
+        lines = self.lines
+        if len(lines) == 1:
+            line = lines[0]
+            return Choice(line, self._budget(line), 0) if self._room(line, now) else None
+        best = min((line.tier for line in lines), default=0)
+        arrivals = self.arrivals()
+        for arrival, index in sorted((arrival, i) for i, arrival in enumerate(arrivals)):
+            line = lines[index]
+            if line.tier > best and waiting < QUEUE_FULL * limit:
+                continue
+            if not self._room(line, now):
+                continue
+            skip = 0.0
+            for other, other_arrival in zip(lines, arrivals, strict=True):
+                if other_arrival < arrival and other is not line and other.tier <= line.tier:
+                    skip += other.capacity.rate * (arrival - other_arrival)
+            if skip < waiting:
+                return Choice(line, self._budget(line), int(skip))
+        return None
+
+    def arrivals(self) -> list[float]:
+        """For each line, when a datagram that leaves now arrives, on the scale that all lines share."""
+        known = [delay for line in self.lines if (delay := line.capacity.base_delay_s) is not None]
+        unknown = max(known, default=0.0)
+        times = []
+        for line in self.lines:
+            capacity = line.capacity
+            delay = capacity.base_delay_s
+            delay = unknown if delay is None else delay
+            times.append(delay + capacity.queue_s + DATAGRAM_BYTES / capacity.rate)
+        return times
+
+    def resend(self, now: float, avoid: L | None) -> L | None:
+        best, soonest = None, inf
+        for line, arrival in zip(self.lines, self.arrivals(), strict=True):
+            if line.blocked or line.in_flight > RESEND_WINDOW * line.capacity.window:
+                continue
+            due = arrival + (RESEND_REPEATED_S if line is avoid else 0.0)
+            if due < soonest:
+                best, soonest = line, due
+        return best
+
+    def express(self, now: float, but: L | None = None) -> L | None:
+        best, soonest = None, inf
+        for line, arrival in zip(self.lines, self.arrivals(), strict=True):
+            if line.blocked or line is but or arrival >= soonest:
+                continue
+            self._refill(line, now)
+            if line.pacer.tokens > -line.capacity.pace * EXPRESS_DEBT_S - DATAGRAM_BYTES:
+                best, soonest = line, arrival
+        return best
+
+    def copies(self, nbytes: int) -> bool:
+        if len(self.lines) < 2 or self._copied + nbytes > COPY_SHARE * self._sent:
+            return False
+        self._copied += nbytes
+        return True
+
+    def mirrors(self, line: L) -> list[L]:
+        return []
+
+    def spent(self, line: L, nbytes: int) -> None:
+        line.pacer.spend(nbytes)
+        self._sent += nbytes
+
+    def deadline(self, now: float) -> float | None:
+        times = [
+            line.pacer.next_time()
+            for line in self.lines
+            if not line.blocked and line.pacer.tokens <= 0 and line.in_flight < line.capacity.window
+        ]
+        return max(now, min(times)) if times else None
+
+    def _room(self, line: L, now: float) -> bool:
+        if line.blocked:
+            return False
+        if line.in_flight + DATAGRAM_BYTES > line.capacity.window:
+            line.capacity.refused(now)
+            return False
+        self._refill(line, now)
+        if line.pacer.room():
+            return True
+        line.capacity.paced(line.in_flight)
+        return False
+
+    @staticmethod
+    def _refill(line: L, now: float) -> None:
+        line.pacer.set_rate(line.capacity.pace, BURST_S)
+        line.pacer.refill(now)
+
+    @staticmethod
+    def _budget(line: L) -> int:
+        capacity = line.capacity
+        turn = max(capacity.rate * TURN_S, DATAGRAM_BYTES)
+        return int(min(line.pacer.tokens, capacity.window - line.in_flight, turn, RUN_BYTES))
+
+
+class Backup(Adaptive[L]):
+    """One line at a time: the first of the best tier that is there."""
+
+    def set_lines(self, lines: list[L]) -> None:
+        super().set_lines(sorted(lines, key=lambda line: (line.tier, line.number))[:1])
+
+
+class Redundant(Adaptive[L]):
+    """Every run by every line that has room: the first copy counts. As fast as the fastest."""
+
+    def next(self, now: float, waiting: int, limit: int) -> Choice[L] | None:
+        for _, index in sorted((arrival, i) for i, arrival in enumerate(self.arrivals())):
+            line = self.lines[index]
+            if self._room(line, now):
+                self._now = now
+                return Choice(line, self._budget(line), 0)
+        return None
+
+    @property
+    def spread(self) -> list[L]:
+        return []  # the first copy is the one that counts
+
+    def mirrors(self, line: L) -> list[L]:
+        return [other for other in self.lines if other is not line and self._room(other, self._now)]

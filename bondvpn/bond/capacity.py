@@ -1,0 +1,371 @@
+"""What one line carries, learned from the reports on it: how much may be under way, how fast, how late.
+
+Theory. The window is what keeps the line full and the modem's queue short:
+
+    window = R x (base RTT + half a report interval + q*) x correction
+
+R is the delivered rate by the receiver's clock over a round trip, the largest of the last few; q* is the
+queue aimed at in the modem. The *smallest* queue delay of the last round trip corrects it: above 1.5 q* down
+by 5 %, below q* up by 3 %. (A loop on the minimum over 100 ms limit-cycles, one on the last sample stops
+growing for good under jitter; design.md, 5.) A line that was not limited by its window teaches nothing about
+its rate.
+
+    phase      next       when
+    STARTUP    STEADY     the queue delay reaches 1.5 q*; or the rate grew by less than a quarter in each of
+                          three limited rounds; or a round lost more than LOSS_STARTUP
+    STEADY     CONTENDED  the queue stayed high for SUSPECT_ROUNDS although the window was at its smallest,
+                          and moved meanwhile: somebody else fills it
+    CONTENDED  STEADY     the queue was short again in a round
+
+A queue that stayed high and did *not* move is no queue: the route has become longer, and its delay is the new
+base. STARTUP doubles the window each round. In CONTENDED a short queue is not ours to have: the window
+grows by a datagram a round and shrinks by 30 % with a loss, as TCP's would (RFC 5681, RFC 9438).
+
+The base is the smallest delay of the last BASE_KEEP_S. A queue that is kept for so long would become part of
+it, so a line whose queue was never short for DRAIN_AFTER_S is drained for a round.
+
+A line that loses more than LOSS_MARGIN above what it loses unloaded has a shallower buffer than the queue
+aimed at (or a policer): the aim and the window are lowered. Other loss means nothing here.
+"""
+
+from collections import deque
+from enum import Enum
+from math import inf
+
+from bondvpn.bond.windowed import WindowedMin
+
+DATAGRAM_BYTES = 1514  # of a full one, as an Ethernet frame
+WINDOW_MIN_BYTES = 4 * DATAGRAM_BYTES  # what shows a loss by later ones
+WINDOW_START_BYTES = 10 * DATAGRAM_BYTES  # RFC 6928
+RTT_START_S = 0.1  # until the first sample
+RTT_MIN_S = 0.005  # in guessing the rate from it
+ROUND_MIN_S = 0.025
+RATE_WINDOW_S = 0.050
+RATE_DATAGRAMS = 4  # on a slow line the window is as long as it takes for so many
+RATE_KEEP_S = 0.300
+RATE_KEEP_ROUNDS = 3
+MEAN_RATE_S = 0.200  # for the scheduler: mean over so long
+QUEUE_AIM_S = 0.005
+QUEUE_AIM_MIN_S = 0.001
+QUEUE_AIM_MAX_S = 0.030
+QUEUE_AIM_DATAGRAMS = 2  # of a slow line
+QUEUE_AIM_JITTER = 3.0  # times the mean deviation of the delay
+QUEUE_HIGH = 1.5  # times the aim
+QUEUE_HISTORY_S = 1.0
+GROW, SHRINK = 1.03, 0.95
+CORRECTION_MIN, CORRECTION_MAX = 0.6, 2.0
+STARTUP_GROWTH = 2.0  # per round, as slow start
+STARTUP_WINDOW_MAX = 4.0  # times what was delivered: doubling has it at 2
+STEP_MAX = 1.3
+STARTUP_ROUNDS_FLAT = 3  # BBR: draft-cardwell-iccrg-bbr-congestion-control-00, 4.3.1.2
+STARTUP_RATE_GROWTH = 1.25
+LOSS_STARTUP = 0.05
+LOSS_STARTUP_DATAGRAMS = 4
+LOSS_MARGIN = 0.05
+LOSS_SAMPLE = 200  # datagrams: at 2.5 % random loss its share then varies by 1.1 %
+AIM_LOWERED, AIM_RAISED = 0.7, 1.002  # by a lossy sample, by a round
+# Below 1 the window would be less than what brings R, and both would shrink each other.
+LOSSY, LOSSY_MIN = 0.9, 1.0  # of the correction, by a lossy sample
+CAREFUL_S = 5.0
+GROW_CAREFUL = 1.001
+SUSPECT_ROUNDS = 12
+STEADY_QUEUE_S = 0.002  # what a queue moves less than is none
+CONTENDED_BETA = 0.7  # RFC 9438, 4.6
+BASE_KEEP_S = 10.0  # as BBR's min_rtt: routes change
+PACE = 1.2  # times window / smoothed RTT
+PACE_STARTUP = 2.0
+PACE_STARTUP_RATE = 2.5  # times what was delivered: a shallow buffer takes no burst
+DRAIN_AFTER_S = 4.0  # without a short queue: well before the base delay would be forgotten
+DRAIN = 0.6  # of what fills the line without any queue, for a round
+
+
+class Phase(Enum):
+    """See the table above."""
+
+    STARTUP = "startup"
+    STEADY = "steady"
+    CONTENDED = "contended"
+
+
+class Capacity:
+    """One line in its sending direction. Sizes: bytes as Ethernet frames; rates: bytes a second."""
+
+    def __init__(self, cap_bps: int | None = None) -> None:
+        """`cap_bps`: the line's configured speed in bit/s; None: unknown."""
+        self.phase = Phase.STARTUP
+        self.window = float(WINDOW_START_BYTES)
+        self.cap = cap_bps / 8 if cap_bps else inf
+        self.rate = min(self.cap, WINDOW_START_BYTES / RTT_START_S)
+        """What the line carries, as far as is known."""
+        self.queue_s = 0.0
+        """Smoothed delay in the line's queue."""
+        self.jitter_s = 0.0
+        self.srtt_s = RTT_START_S
+        self.loss = 0.0
+        """Share of the datagrams that was lost, smoothed over some LOSS_SAMPLE of them."""
+        self.report_s = 0.0
+        """Between reports, smoothed."""
+        self._base_rtt = WindowedMin(BASE_KEEP_S)
+        self._base_delay = WindowedMin(BASE_KEEP_S)
+        self._aim_scale = 1.0
+        self._correction = 1.0
+        self._careful_until = -inf  # after a lossy sample the correction grows slowly
+        self._limited_at = -inf
+        self._limited = False  # in this round
+        self._round_at = -inf
+        self._reported_at = -inf
+        self._arrivals: deque[tuple[float, int]] = deque()  # (receiver's clock, bytes in all)
+        self._rates: deque[tuple[float, float]] = deque()  # (when, delivered in a limited round)
+        self._queues: deque[tuple[float, float]] = deque()  # (when, queue delay)
+        self._last_delay: float | None = None
+        self._drained = False  # in the round before
+        self._short_at = inf  # when the queue was last seen short
+        self._startup_rate = 0.0
+        self._startup_flat = 0
+        self._came = self._lost = 0  # in the present loss sample
+        self._round_came = self._round_lost = 0
+        self._base_loss = 0.0
+        self._suspect: list[float] = []  # queue delays of the rounds in which nothing helped
+        self._window_before = self.window
+
+    # -- what the scheduler asks ----------------------------------------------------------------
+    @property
+    def base_rtt_s(self) -> float:
+        value = self._base_rtt.value
+        return value if value != inf else self.srtt_s
+
+    @property
+    def base_delay_s(self) -> float | None:
+        """Smallest one-way delay, on the scale of the reports; None before the first."""
+        value = self._base_delay.value
+        return value if value != inf else None
+
+    @property
+    def queue_aim_s(self) -> float:
+        """q*: the queue aimed at in the modem."""
+        aim = max(QUEUE_AIM_S, QUEUE_AIM_JITTER * self.jitter_s)
+        aim = min(aim, QUEUE_AIM_MAX_S) * self._aim_scale
+        return max(aim, QUEUE_AIM_MIN_S, QUEUE_AIM_DATAGRAMS * DATAGRAM_BYTES / self.rate)
+
+    @property
+    def pace(self) -> float:
+        """Bytes a second that may leave."""
+        pace = self.window / max(self.srtt_s, 0.001)
+        if self.phase is Phase.STARTUP:
+            known = max(self.rate, self._startup_rate)
+            return min(PACE_STARTUP * pace, PACE_STARTUP_RATE * known, self.cap)
+        return min(PACE * pace, self.cap)
+
+    @property
+    def known_rate(self) -> float:
+        """What the line carries; 0 while that is a guess: nothing has filled it yet."""
+        return self.rate if self.phase is not Phase.STARTUP or self.cap != inf else 0.0
+
+    def paced(self, in_flight: int) -> None:
+        """Something wanted to leave before its time: at first, once much is under way, a limit too."""
+        if self.phase is Phase.STARTUP and in_flight > self.window / 2:
+            self._limited = True
+
+    def refused(self, now: float) -> None:
+        """Something wanted to leave and the window was full."""
+        self._limited = True
+        self._limited_at = now
+
+    def resume(self) -> None:
+        """The line carries again after a silence: half of what it did, until reports say more."""
+        self.window = max(self.window / 2, WINDOW_MIN_BYTES)
+        self._rates.clear()
+        self._queues.clear()
+        self._suspect.clear()
+        self._came = self._lost = 0
+        self.loss = 0.0
+
+    # -- what reports teach ---------------------------------------------------------------------
+    def on_rtt(self, rtt_s: float, now: float) -> None:
+        """A round-trip time without what the receiver waited before its report."""
+        if self._base_rtt.value == inf:
+            self.srtt_s = rtt_s
+            self.rate = min(self.cap, max(self.rate, WINDOW_START_BYTES / max(rtt_s, RTT_MIN_S)))
+        self.srtt_s += (rtt_s - self.srtt_s) / 8
+        self._base_rtt.add(rtt_s, now)
+
+    def on_report(
+        self, frame_bytes: int, arrived_s: float, delay_s: float | None, came: int, lost: int, now: float
+    ) -> None:
+        """`frame_bytes` came in all up to `arrived_s` by the receiver's clock, with `delay_s` as the smallest
+        one-way delay since the last report; of `came` and `lost` datagrams it newly says so."""
+        if now - self._reported_at < 1.0:
+            self.report_s += (now - self._reported_at - self.report_s) / 8
+        self._reported_at = now
+        self._arrivals.append((arrived_s, frame_bytes))
+        while len(self._arrivals) > 2 and self._arrivals[1][0] < arrived_s - self._history_s:
+            self._arrivals.popleft()
+        if delay_s is not None:
+            self._note_delay(delay_s, now)
+        self._note_rate(now)
+        self._round_came += came
+        self._round_lost += lost
+        self._note_loss(came, lost, now)
+        if now - self._round_at >= max(self.base_rtt_s, ROUND_MIN_S):
+            self._round(now)
+            self._round_at = now
+            self._limited = False
+            self._round_came = self._round_lost = 0
+
+    @property
+    def _history_s(self) -> float:
+        return max(MEAN_RATE_S, 2 * self.base_rtt_s, RATE_DATAGRAMS * DATAGRAM_BYTES / self.rate)
+
+    def _note_delay(self, delay_s: float, now: float) -> None:
+        self._base_delay.add(delay_s, now)
+        queue = max(0.0, delay_s - self._base_delay.value - DATAGRAM_BYTES / self.rate)
+        self.queue_s += (queue - self.queue_s) / 4
+        if self._last_delay is not None:
+            self.jitter_s += (abs(delay_s - self._last_delay) - self.jitter_s) / 32
+        self._last_delay = delay_s
+        if queue < QUEUE_AIM_MIN_S:
+            self._short_at = now
+        self._queues.append((now, queue))
+        while self._queues[0][0] < now - QUEUE_HISTORY_S:
+            self._queues.popleft()
+
+    def _delivered(self, over_s: float) -> float:
+        """Bytes a second over the last `over_s` of the receiver's clock; 0 when there is no telling."""
+        end_s, end_bytes = self._arrivals[-1]
+        start_s, start_bytes = end_s, end_bytes
+        for start_s, start_bytes in reversed(self._arrivals):
+            if end_s - start_s >= over_s and end_bytes - start_bytes >= RATE_DATAGRAMS * DATAGRAM_BYTES:
+                break
+        took = end_s - start_s
+        return (end_bytes - start_bytes) / took if took > over_s / 2 else 0.0
+
+    def _note_rate(self, now: float) -> None:
+        """The scheduler's rate: it follows up at once, down only when the line was limited."""
+        mean = self._delivered(MEAN_RATE_S)
+        if not mean:
+            return
+        if now - self._limited_at < max(0.020, 2 * self.report_s):
+            self.rate += (max(mean, DATAGRAM_BYTES) - self.rate) * 0.2
+        elif mean > self.rate:
+            self.rate = mean
+
+    def _note_loss(self, came: int, lost: int, now: float) -> None:
+        self._came += came
+        self._lost += lost
+        total = self._came + self._lost
+        if total < LOSS_SAMPLE:
+            return
+        share = self._lost / total
+        self._came = self._lost = 0
+        if self.phase is Phase.STARTUP:
+            return  # it overshoots by its nature
+        self.loss += (share - self.loss) / 4
+        if not self._limited:
+            self._base_loss += (share - self._base_loss) / 4
+        elif share > self._base_loss + LOSS_MARGIN and self.phase is Phase.STEADY:
+            self._aim_scale *= AIM_LOWERED
+            self._correction = min(self._correction, max(self._correction * LOSSY, LOSSY_MIN))
+            self._careful_until = now + CAREFUL_S
+
+    # -- once a round ---------------------------------------------------------------------------
+    def _round(self, now: float) -> None:
+        span = max(self.base_rtt_s, ROUND_MIN_S)
+        queue = min((queue for at, queue in self._queues if at >= now - span), default=0.0)
+        largest = self._largest_rate(now)
+        if self.phase is Phase.STARTUP:
+            self._startup(queue, largest)
+        elif self.phase is Phase.STEADY:
+            self._steady(queue, largest, now)
+        else:
+            self._contended(queue)
+        self._aim_scale = min(1.0, self._aim_scale * AIM_RAISED)
+        self.window = max(self.window, WINDOW_MIN_BYTES)
+
+    def _largest_rate(self, now: float) -> float:
+        """R: the largest delivered rate of the last rounds."""
+        keep = max(RATE_KEEP_S, RATE_KEEP_ROUNDS * self.base_rtt_s)
+        rates = self._rates
+        while rates and rates[0][0] < now - keep:
+            rates.popleft()
+        largest = max((rate for _, rate in rates), default=0.0)
+        delivered = self._delivered(max(self.base_rtt_s, RATE_WINDOW_S))
+        if delivered and (self._limited or delivered > largest):
+            rates.append((now, delivered))
+            largest = max(largest, delivered)
+        return largest
+
+    def _target(self, rate: float) -> float:
+        return rate * (self.base_rtt_s + self.report_s / 2 + self.queue_aim_s)
+
+    def _startup(self, queue: float, largest: float) -> None:
+        aim = self.queue_aim_s
+        full = queue >= QUEUE_HIGH * aim
+        total = self._round_came + self._round_lost
+        lossy = self._round_lost > max(LOSS_STARTUP_DATAGRAMS, LOSS_STARTUP * total)
+        if not (self._limited or full or lossy):
+            return
+        if largest < self._startup_rate * STARTUP_RATE_GROWTH:
+            self._startup_flat += 1
+        else:
+            self._startup_rate, self._startup_flat = largest, 0
+        if full or lossy or self._startup_flat >= STARTUP_ROUNDS_FLAT:
+            self.phase = Phase.STEADY
+            self.window = self._target(largest or self.rate)
+            self._rates.clear()
+            if lossy and not full:
+                self._aim_scale = AIM_LOWERED
+        elif queue < aim:
+            most = STARTUP_WINDOW_MAX * largest * (self.base_rtt_s + self.report_s)
+            self.window = min(self.window * STARTUP_GROWTH, max(self.window, most))
+
+    def _steady(self, queue: float, largest: float, now: float) -> None:
+        if not largest:
+            return
+        aim = self.queue_aim_s
+        if queue > QUEUE_HIGH * aim:
+            self._correction = max(self._correction * SHRINK, CORRECTION_MIN)
+        elif queue < aim:
+            grow = GROW if now > self._careful_until else GROW_CAREFUL
+            self._correction = min(self._correction * grow, CORRECTION_MAX)
+            self._window_before = self.window
+        self._suspect_contention(queue, queue > QUEUE_HIGH * aim, now)
+        if now - self._short_at > DRAIN_AFTER_S:
+            self._short_at = now
+            self.window = DRAIN * largest * self.base_rtt_s
+            self._drained = True
+            return
+        target = self._target(largest) * self._correction
+        if target < self.window:
+            if self._limited or queue > 2 * aim:
+                self.window += (target - self.window) / 2
+        elif self._limited or self._drained:
+            self.window = target if self._drained else min(target, self.window * STEP_MAX)
+        self._drained = False
+
+    def _suspect_contention(self, queue: float, high: bool, now: float) -> None:
+        """Is it our queue at all? Nothing we did made it shorter."""
+        if not high or self._correction > CORRECTION_MIN:
+            self._suspect.clear()
+            return
+        self._suspect.append(queue)
+        if len(self._suspect) < SUSPECT_ROUNDS:
+            return
+        moved = max(self._suspect) - min(self._suspect)
+        if moved < STEADY_QUEUE_S and self._last_delay is not None:
+            self._base_delay.restart(self._last_delay, now)
+            self._base_rtt.restart(self.srtt_s, now)
+            self._queues.clear()
+        else:
+            self.phase = Phase.CONTENDED
+            self.window = max(self.window, self._window_before)
+        self._suspect.clear()
+        self._correction = 1.0
+
+    def _contended(self, queue: float) -> None:
+        if queue < self.queue_aim_s:
+            self.phase = Phase.STEADY
+            self._rates.clear()
+        elif self._round_lost:
+            self.window *= CONTENDED_BETA
+        elif self._limited:
+            self.window += DATAGRAM_BYTES

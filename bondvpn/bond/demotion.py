@@ -1,0 +1,60 @@
+"""Do no harm: a line that costs more than it brings carries nothing until it is better.
+
+What a line loses is sent again by the others, and everything behind it is held for a round trip; what it
+brings later than the others can wait for is given up. A demoted line is still probed, and is tried again
+after a while, which doubles each time that it was no better.
+"""
+
+from collections.abc import Sequence
+
+from bondvpn.bond.capacity import Capacity
+
+LOSS_MAX = 0.15  # of what it carries, over LOSS_SAMPLE datagrams (bond.capacity)
+WORTH = 0.25  # of what the others bring: a line that brings so much is kept, whatever it loses
+BEHIND_MAX_S = 0.5  # the others' queue and the receiver's hold reach no further
+RETRY_S = 10.0
+RETRY_MAX_S = 160.0
+CLEAN_S = 60.0  # without fault: what was is forgotten
+
+
+class Demotion:
+    """Whether one line is used. Times: seconds of one monotonic clock."""
+
+    __slots__ = ("_retry_s", "_since", "demoted", "reason")
+
+    def __init__(self) -> None:
+        self.demoted = False
+        self.reason = ""
+        """Why, in words; empty while it is used."""
+        self._since = 0.0
+        self._retry_s = RETRY_S
+
+    def judge(self, line: Capacity, others: Sequence[Capacity], now: float) -> bool:
+        """Compare the line with the other usable ones; True if whether it is used has changed."""
+        if self.demoted:
+            if others and now - self._since < self._retry_s:
+                return False
+            self.demoted, self.reason, self._since = False, "", now
+            self._retry_s = min(self._retry_s * 2, RETRY_MAX_S)
+            line.resume()
+            return True
+        if now - self._since > CLEAN_S:
+            self._retry_s = RETRY_S
+        why = self._fault(line, others)
+        if not why:
+            return False
+        self.demoted, self.reason, self._since = True, f"demoted: {why}", now
+        return True
+
+    @staticmethod
+    def _fault(line: Capacity, others: Sequence[Capacity]) -> str:
+        if not others:
+            return ""
+        brings = line.rate * (1 - line.loss)
+        if line.loss > LOSS_MAX and brings < WORTH * sum(other.rate for other in others):
+            return f"{line.loss:.0%} loss"
+        delays = [delay for other in others if (delay := other.base_delay_s) is not None]
+        own = line.base_delay_s
+        if own is None or not delays or own - min(delays) <= BEHIND_MAX_S:
+            return ""
+        return f"would hold the others back {(own - min(delays)) * 1e3:.0f} ms"

@@ -1,0 +1,86 @@
+"""Delay equalisation: bulk chunks are released as late as the slowest line would have brought them.
+
+Over lines of unequal delay a flow sees round-trip times that jump with the line its segments took. Cubic
+leaves slow start by the first jump, and bbr takes the fastest line's for its min_rtt and then allows itself
+half the window that the lines need (measured: 46 of 93 Mbit/s over 10 and 60 ms). So a chunk is
+held here until its *enqueue* time + the largest base delay + MARGIN_S; counted from when it was sent, what
+waited in the sender's queue would wait twice. Lines whose delays are within SPREAD_MIN_S are left alone, and
+what waited or came late anyway is not held.
+
+Delays are arrival minus the sender's clock, modulo 2^16 units of TIME_UNIT_S: all lanes share that scale.
+"""
+
+from bondvpn.bond.windowed import WindowedMin
+from bondvpn.wire.sealed import TIME_UNIT_S
+
+SPREAD_MIN_S = 0.010  # design.md, 5
+SPREAD_MAX_S = 0.250  # a satellite's delay is not for everybody
+MARGIN_S = 0.002
+BASE_KEEP_S = 10.0  # as the sender's: routes change
+LINE_KEEP_S = 5.0  # a line of which nothing is heard for so long, no probe either, does not count
+LOOK_S = 0.050  # how often the lines are compared
+
+_MASK, _HALF = 0xFFFF, 1 << 15
+
+
+class Equaliser:
+    """Of one session's receiving side. Times: seconds of our clock."""
+
+    __slots__ = ("_anchor", "_bases", "_carrying", "_last", "_looked", "_slowest", "spread_s")
+
+    def __init__(self) -> None:
+        self._anchor: int | None = None  # the first delay: those of all lines are near it
+        self._bases: dict[int, WindowedMin] = {}  # by link number, units after the anchor
+        self._last: dict[int, float] = {}  # when something came
+        self._carrying: set[int] = set()  # links that the sender says it spreads bulk over
+        self._looked = 0.0
+        self._slowest = 0.0
+        self.spread_s = 0.0
+        """Between the fastest and the slowest line in use."""
+
+    def note(self, link: int, sent: int, now: float) -> None:
+        """A datagram that left at `sent` (the sender's clock) came by the link."""
+        delay = int(now / TIME_UNIT_S) - sent & _MASK
+        if self._anchor is None:
+            self._anchor = delay
+        base = self._bases.get(link)
+        if base is None:
+            base = self._bases[link] = WindowedMin(BASE_KEEP_S)
+        base.add(_signed(delay - self._anchor), now)
+        self._last[link] = now
+        if now - self._looked > LOOK_S:
+            self._look(now)
+
+    def probed(self, link: int, sent: int, now: float, *, carries: bool) -> None:
+        """A probe came by the link, which says whether bulk is spread over it."""
+        if carries:
+            self._carrying.add(link)
+        else:
+            self._carrying.discard(link)
+        self.note(link, sent, now)
+
+    def _look(self, now: float) -> None:
+        self._looked = now
+        bases = [
+            self._bases[link].value
+            for link, at in self._last.items()
+            if link in self._carrying and now - at < LINE_KEEP_S
+        ]
+        if not bases:
+            self.spread_s = 0.0
+            return
+        spread = (max(bases) - min(bases)) * TIME_UNIT_S
+        self.spread_s = spread if spread > SPREAD_MIN_S else 0.0
+        self._slowest = min(bases) + min(spread, SPREAD_MAX_S) / TIME_UNIT_S
+
+    def release(self, enqueued: int, now: float) -> float:
+        """When a chunk that was enqueued then (the sender's clock) and came now may go on."""
+        if not self.spread_s or self._anchor is None:
+            return now
+        age = _signed((int(now / TIME_UNIT_S) - enqueued & _MASK) - self._anchor)
+        return now + max(0.0, (self._slowest - age) * TIME_UNIT_S + MARGIN_S)
+
+
+def _signed(difference: int) -> int:
+    difference &= _MASK
+    return difference if difference < _HALF else difference - _MASK - 1

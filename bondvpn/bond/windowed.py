@@ -1,0 +1,31 @@
+"""The smallest value of a sliding window of time, by two buckets: base delays and base round trips."""
+
+from math import inf
+
+
+class WindowedMin:
+    """The smallest value of the last `span_s` / 2 to `span_s`; infinite before the first."""
+
+    __slots__ = ("_at", "_older", "_span", "_young")
+
+    def __init__(self, span_s: float) -> None:
+        self._span = span_s
+        self._older = self._young = inf
+        self._at = -inf
+
+    def add(self, value: float, now: float) -> None:
+        age = now - self._at
+        if age > self._span / 2:
+            self._older = self._young if age <= self._span else inf
+            self._young, self._at = value, now
+        elif value < self._young:
+            self._young = value
+
+    def restart(self, value: float, now: float) -> None:
+        """Forget; begin with `value`."""
+        self._older = inf
+        self._young, self._at = value, now
+
+    @property
+    def value(self) -> float:
+        return min(self._older, self._young)

@@ -1,0 +1,174 @@
+"""FEEDBACK in both directions: telling the peer what came, and learning from what it tells.
+
+Reporter: Inbound notes each run on its lane's `Arrivals`; a report leaves every max(10 ms, RTT / 8), at once
+when a gap showed or a fast line brought much, and never more often than REPORT_SHARE of the line that carries
+it allows. Learner: a report takes what came out of the lane's flight, gives back what is lost for good, and
+feeds the link's `Capacity`.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from bondvpn.bond.arrivals import (
+    GAP_REPORT_S,
+    REPORT_DATAGRAMS,
+    REPORT_RTTS,
+    REPORT_S,
+    REPORT_SHARE,
+    REPORT_SPARSE_S,
+)
+from bondvpn.bond.flight import REORDER_S, Piece
+from bondvpn.session.keypair import Keypair, ReceiveLane, SendLane
+from bondvpn.session.link import Link
+from bondvpn.wire import feedback
+from bondvpn.wire.feedback import LaneReport
+from bondvpn.wire.sealed import TIME_UNIT_S
+from bondvpn.wire.transport import OVERHEAD, split_index
+
+NEVER = float("inf")
+CLOCK_STEP = round(1 / TIME_UNIT_S)  # one that goes back so far is another clock, not an older report
+SPACING_MAX_S = 0.1  # on the thinnest line too: without reports nobody knows what it carries
+_MASK16, _HALF16 = 0xFFFF, 1 << 15
+_MASK32, _HALF32 = 0xFFFFFFFF, 1 << 31
+
+
+class Reporter:
+    """When to report what came by the lanes of a session, and the report."""
+
+    def __init__(self) -> None:
+        self.due = NEVER
+        """When the next report should leave."""
+        self._last = -NEVER
+        self._spacing = 0.0  # that the line which carries the reports asks for
+
+    def noted(self, lane: ReceiveLane, srtt_s: float, now: float, *, bulk: bool) -> None:
+        """Something that asks for a report came by `lane`; `bulk`: more than express and probes."""
+        arrivals = lane.arrivals
+        if arrivals.gap:
+            due = self._last + max(GAP_REPORT_S, self._spacing)
+        elif arrivals.news >= REPORT_DATAGRAMS:
+            due = self._last + self._spacing
+        else:
+            least = REPORT_S if bulk else REPORT_SPARSE_S
+            due = max(self._last, now - least) + max(least, srtt_s / REPORT_RTTS, self._spacing)
+        self.due = min(self.due, due)
+
+    def emit(self, keypairs: Iterable[Keypair], link: Link, now: float) -> bytes | None:
+        """The FEEDBACK message to send by `link` now; None if there is no news."""
+        self.due = NEVER
+        self._last = now
+        reports = []
+        size = 1
+        for keypair in keypairs:
+            for lane in keypair.receive_lanes:
+                if not lane.arrivals.worth_telling:
+                    continue
+                if size > feedback.REPORT_MAX_BYTES - feedback.LANE_REPORT_MAX_LEN:
+                    self.due = now  # the rest in a message of its own
+                    break
+                report = _report(lane, now)
+                size += feedback.LANE_REPORT_LEN + 4 * len(report.gaps)
+                reports.append(report)
+        if not reports:
+            return None
+        frame_bytes = size + OVERHEAD + link.frame_overhead
+        known = link.capacity.known_rate
+        self._spacing = min(frame_bytes / (REPORT_SHARE * known), SPACING_MAX_S) if known else 0.0
+        return feedback.emit(reports)
+
+
+def _report(lane: ReceiveLane, now: float) -> LaneReport:
+    arrivals, window = lane.arrivals, lane.window
+    delay, spoken_for = arrivals.take(window.highest)
+    spoken_for = min(spoken_for, window.highest + 1, feedback.SPOKEN_FOR_MAX)
+    gaps = window.gaps(spoken_for, feedback.GAPS_MAX)
+    if len(gaps) == feedback.GAPS_MAX:
+        spoken_for = gaps[-1][0] + gaps[-1][1]
+    return LaneReport(
+        lane=lane.index,
+        highest=window.highest & _MASK32,
+        frame_bytes=arrivals.frame_bytes & _MASK32,
+        arrived=int(arrivals.at / TIME_UNIT_S) & _MASK32,
+        delay=feedback.NO_DELAY if delay is None else min(delay, feedback.NO_DELAY - 1),
+        held=min(int((now - arrivals.at) / TIME_UNIT_S), _MASK16),
+        spoken_for=spoken_for,
+        gaps=tuple(gaps),
+    )
+
+
+class Learned(NamedTuple):
+    """What a FEEDBACK message said of the datagrams under way."""
+
+    came: list[Piece[Any]]
+    lost: list[tuple[Link, Piece[Any]]]
+
+
+class Learner:
+    """Reads FEEDBACK messages for one session."""
+
+    def __init__(self) -> None:
+        self._delay: int | None = None  # the last one of any lane, unwrapped: all lanes share the scale
+
+    def receive(
+        self, sealed: bytes, lane_of: Callable[[int], SendLane | None], links: dict[int, Link], now: float
+    ) -> Learned | None:
+        """What the message says; None if it is malformed or speaks of what was never sent."""
+        reports = feedback.parse(sealed)
+        if reports is None:
+            return None
+        known = []
+        for report in reports:
+            lane = lane_of(report.lane)
+            link = links.get(split_index(report.lane)[1])
+            if lane is None or link is None:
+                continue  # of keys that are gone
+            behind = lane.counter - 1 - report.highest & _MASK32
+            highest = lane.counter - 1 - behind
+            if highest < 0:
+                return None  # before anything is taken out of a flight: who else would give it back?
+            known.append((report, lane, link, highest))
+        came: list[Piece[Any]] = []
+        lost: list[tuple[Link, Piece[Any]]] = []
+        for report, lane, link, highest in known:
+            outcome = lane.flight.report(highest, report.gaps, report.spoken_for)
+            came += outcome.came
+            lost += [(link, piece) for piece in outcome.lost]
+            if outcome.sent_at is not None:
+                old = link.old_lane
+                if old is not None and old is not lane and old.flight.oldest < outcome.sent_at - REORDER_S:
+                    lost += [(link, piece) for piece in old.flight.drain()]
+                link.capacity.on_rtt(max(now - outcome.sent_at - report.held * TIME_UNIT_S, 0.0), now)
+            self._learn(link, lane, report, outcome.came_count, outcome.lost_count, now)
+            if outcome.came_count:
+                link.progressed = now
+                link.fit_probes()
+        return Learned(came, lost)
+
+    def _learn(
+        self, link: Link, lane: SendLane, report: LaneReport, came: int, lost: int, now: float
+    ) -> None:
+        link.lost_datagrams += lost
+        brought = _signed(report.frame_bytes - lane.reported_bytes, _MASK32, _HALF32)
+        if brought < 0:
+            return  # a later report has overtaken this one
+        link.reported_bytes += brought
+        lane.reported_bytes = report.frame_bytes
+        if link.peer_clock is None:
+            link.peer_clock = report.arrived
+        passed = _signed(report.arrived - link.peer_clock, _MASK32, _HALF32)
+        if passed > 0 or passed < -CLOCK_STEP:
+            link.peer_clock = report.arrived
+            link.reported_at += max(passed, 0)
+        delay = None
+        if report.delay != feedback.NO_DELAY:
+            if self._delay is None:
+                self._delay = report.delay
+            self._delay += _signed(report.delay - self._delay, _MASK16, _HALF16)
+            delay = self._delay * TIME_UNIT_S
+        link.capacity.on_report(link.reported_bytes, link.reported_at * TIME_UNIT_S, delay, came, lost, now)
+
+
+def _signed(difference: int, mask: int, half: int) -> int:
+    """A difference modulo a power of two as the nearest one."""
+    difference &= mask
+    return difference if difference < half else difference - mask - 1

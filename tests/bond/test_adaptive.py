@@ -1,0 +1,346 @@
+"""The adaptive scheduler on lines whose figures are given: which chunk by which line, and when none."""
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bondvpn.bond.adaptive import (
+    COPY_SHARE,
+    QUEUE_FULL,
+    QUEUE_S,
+    QUEUE_STARTUP_BYTES,
+    RESEND_WINDOW,
+    Adaptive,
+    Backup,
+    Redundant,
+)
+from bondvpn.bond.capacity import DATAGRAM_BYTES, Capacity, Phase
+from bondvpn.bond.line import RUN_BYTES, TURN_S
+from bondvpn.bond.pacer import Pacer
+
+NOW = 50.0
+LIMIT = 1_000_000
+PLENTY = 900_000
+
+
+@dataclass(eq=False)
+class Line:
+    """A line in its steady phase: `rate` in bytes a second, `delay_s` its base delay, None: not known."""
+
+    rate: float = 1_000_000.0
+    delay_s: float | None = 0.010
+    queue_s: float = 0.0
+    tier: int = 0
+    number: int = 0
+    window: float = 1e9
+    in_flight: int = 0
+    blocked: bool = False
+    rate_bps: int | None = None
+    srtt_s: float = 0.02
+    served_s: float = 0.0
+    capacity: Capacity = field(init=False)
+    pacer: Pacer = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.capacity = Capacity()
+        self.capacity.phase = Phase.STEADY
+        self.capacity.rate = self.rate
+        self.capacity.window = self.window
+        self.capacity.queue_s = self.queue_s
+        if self.delay_s is not None:
+            self.capacity._base_delay.add(self.delay_s, NOW)
+        self.pacer = Pacer(None)
+        self.pacer.set_rate(1e9, 1.0)
+
+    @property
+    def arrival(self) -> float:
+        return (self.delay_s or 0.0) + self.queue_s + DATAGRAM_BYTES / self.rate
+
+    def dry(self) -> None:
+        """No tokens, and no time to earn any."""
+        self.pacer.refill(NOW)
+        self.pacer.tokens = -1e9
+
+
+def adaptive(*lines: Line) -> Adaptive[Line]:
+    scheduler: Adaptive[Line] = Adaptive()
+    scheduler.set_lines(list(lines))
+    return scheduler
+
+
+# -- skip-ahead -------------------------------------------------------------------------------------
+def test_the_line_that_brings_it_the_soonest_takes_the_head() -> None:
+    fast, slow = Line(delay_s=0.010), Line(delay_s=0.040)
+    choice = adaptive(slow, fast).next(NOW, PLENTY, LIMIT)
+    assert choice is not None
+    assert choice.line is fast
+    assert choice.skip == 0
+
+
+def test_a_slow_line_takes_what_the_fast_ones_will_not_have_brought_by_then() -> None:
+    """S = sum of r_j x (A_i - A_j)."""
+    fast = Line(2_000_000, 0.010, blocked=True)
+    middle = Line(1_000_000, 0.015, queue_s=0.005, blocked=True)
+    slow = Line(500_000, 0.050)
+    choice = adaptive(fast, middle, slow).next(NOW, PLENTY, LIMIT)
+    assert choice is not None
+    assert choice.line is slow
+    expected = sum(line.rate * (slow.arrival - line.arrival) for line in (fast, middle))
+    assert choice.skip == int(expected)
+    assert expected > 100_000
+
+
+def test_a_slow_line_idles_when_the_queue_is_shorter_than_that() -> None:
+    fast, slow = Line(1_000_000, 0.010, blocked=True), Line(1_000_000, 0.060)
+    ahead = int(fast.rate * (slow.arrival - fast.arrival))
+    scheduler = adaptive(fast, slow)
+    assert scheduler.next(NOW, ahead - 100, LIMIT) is None
+    choice = scheduler.next(NOW, ahead + 100, LIMIT)
+    assert choice is not None
+    assert choice.line is slow
+    fast.blocked = False
+    choice = scheduler.next(NOW, ahead - 100, LIMIT)
+    assert choice is not None
+    assert choice.line is fast
+
+
+def test_a_full_modem_makes_a_line_slow() -> None:
+    near, far = Line(delay_s=0.010, queue_s=0.050), Line(delay_s=0.040)
+    choice = adaptive(near, far).next(NOW, PLENTY, LIMIT)
+    assert choice is not None
+    assert choice.line is far
+
+
+def test_a_line_of_unknown_delay_counts_as_the_slowest() -> None:
+    known, unknown = Line(delay_s=0.040), Line(delay_s=None, rate=100_000)
+    choice = adaptive(unknown, known).next(NOW, PLENTY, LIMIT)
+    assert choice is not None
+    assert choice.line is known
+
+
+def test_the_only_line_takes_the_head_however_slow() -> None:
+    choice = adaptive(Line(10_000, 0.9)).next(NOW, 100, LIMIT)
+    assert choice is not None
+    assert choice.skip == 0
+
+
+@given(
+    figures=st.lists(
+        st.tuples(st.floats(1e4, 1e8), st.floats(0.001, 0.5), st.floats(0, 0.2)), min_size=1, max_size=5
+    ),
+    waiting=st.integers(1, 3_000_000),
+)
+def test_some_line_always_takes_what_waits_and_nothing_beyond_it(
+    figures: list[tuple[float, float, float]], waiting: int
+) -> None:
+    """With room everywhere the one that is the soonest takes the head."""
+    lines = [Line(*one) for one in figures]
+    choice = adaptive(*lines).next(NOW, waiting, LIMIT)
+    assert choice is not None
+    assert choice.line.arrival == min(line.arrival for line in lines)
+    assert choice.skip == 0
+    choice.line.blocked = True
+    second = adaptive(*lines).next(NOW, waiting, LIMIT)
+    assert second is None or 0 <= second.skip < waiting
+
+
+# -- room -------------------------------------------------------------------------------------------
+def test_a_line_has_room_while_window_pacer_and_socket_agree() -> None:
+    line = Line(window=100_000)
+    scheduler = adaptive(line)
+    assert scheduler.next(NOW, PLENTY, LIMIT) is not None
+    line.blocked = True
+    assert scheduler.next(NOW, PLENTY, LIMIT) is None
+    line.blocked = False
+    line.in_flight = 100_000 - DATAGRAM_BYTES + 1
+    assert scheduler.next(NOW, PLENTY, LIMIT) is None
+    assert line.capacity._limited, "the line was limited by its window: it may grow"
+    line.in_flight = 0
+    line.dry()
+    assert scheduler.next(NOW, PLENTY, LIMIT) is None
+
+
+def test_a_run_exceeds_neither_window_nor_turn_nor_a_send_call() -> None:
+    line = Line(10_000_000, window=50_000, in_flight=40_000)
+    scheduler = adaptive(line)
+
+    def budget() -> int:
+        choice = scheduler.next(NOW, PLENTY, LIMIT)
+        assert choice is not None
+        return choice.budget
+
+    line.pacer.tokens = line.capacity.pace
+    assert budget() <= 10_000
+    line.in_flight = 0
+    line.capacity.window = 1e9
+    assert budget() <= 10_000_000 * TURN_S
+    line.capacity.rate = 1e9
+    assert budget() <= RUN_BYTES
+
+
+def test_a_dry_pacer_tells_when_to_ask_again_and_a_full_window_does_not() -> None:
+    line = Line()
+    scheduler = adaptive(line)
+    line.pacer.refill(NOW)
+    line.pacer.tokens = -line.pacer._bytes_per_s * 0.010
+    assert scheduler.deadline(NOW) == pytest.approx(NOW + 0.010, abs=1e-4)
+    line.in_flight = int(line.window)
+    assert scheduler.deadline(NOW) is None
+
+
+# -- tiers ------------------------------------------------------------------------------------------
+def test_a_worse_tier_waits_until_the_better_ones_are_full_and_the_queue_is_long() -> None:
+    line, lte = Line(delay_s=0.040), Line(delay_s=0.010, tier=1)
+    scheduler = adaptive(lte, line)
+    choice = scheduler.next(NOW, PLENTY, 10 * PLENTY)
+    assert choice is not None
+    assert choice.line is line, "though it is the slower"
+    line.blocked = True
+    assert scheduler.next(NOW, int(QUEUE_FULL * LIMIT) - 1, LIMIT) is None
+    choice = scheduler.next(NOW, int(QUEUE_FULL * LIMIT), LIMIT)
+    assert choice is not None
+    assert choice.line is lte
+
+
+def test_a_worse_tier_carries_everything_when_it_is_alone() -> None:
+    for lines in ([Line(tier=1)], [Line(tier=1), Line(tier=2)]):
+        choice = adaptive(*lines).next(NOW, 1, LIMIT)
+        assert choice is not None
+        assert choice.line is lines[0]
+
+
+def test_what_a_worse_tier_would_bring_is_not_counted_on() -> None:
+    lte, line = Line(1e7, 0.010, tier=1), Line(1e6, 0.060)
+    choice = adaptive(lte, line).next(NOW, 5000, LIMIT)
+    assert choice is not None
+    assert (choice.line, choice.skip) == (line, 0)
+
+
+# -- lost chunks, express ---------------------------------------------------------------------------
+def test_a_lost_chunk_leaves_by_the_soonest_other_line() -> None:
+    near, other, far = Line(delay_s=0.010), Line(delay_s=0.015), Line(delay_s=0.080)
+    scheduler = adaptive(far, other, near)
+    assert scheduler.resend(NOW, None) is near
+    assert scheduler.resend(NOW, near) is other
+
+
+def test_a_lost_chunk_goes_by_the_loser_again_when_the_others_are_far() -> None:
+    near, far = Line(delay_s=0.010), Line(delay_s=0.080)
+    assert adaptive(near, far).resend(NOW, near) is near
+
+
+def test_a_lost_chunk_may_exceed_the_window_a_little() -> None:
+    line = Line(window=100_000, in_flight=120_000)
+    scheduler = adaptive(line)
+    assert scheduler.next(NOW, PLENTY, LIMIT) is None
+    assert scheduler.resend(NOW, None) is line
+    line.in_flight = int(RESEND_WINDOW * 100_000) + 1
+    assert scheduler.resend(NOW, None) is None
+
+
+def test_express_goes_by_the_soonest_and_its_copy_by_the_next() -> None:
+    near, far = Line(delay_s=0.010), Line(delay_s=0.030)
+    scheduler = adaptive(far, near)
+    assert scheduler.express(NOW) is near
+    assert scheduler.express(NOW, near) is far
+    near.queue_s = near.capacity.queue_s = 0.050
+    assert scheduler.express(NOW) is far
+    far.blocked = True
+    assert scheduler.express(NOW, near) is None
+
+
+def test_express_goes_ahead_of_the_pace_but_not_without_end() -> None:
+    line = Line()
+    scheduler = adaptive(line)
+    line.capacity.window = 1_000_000 * line.capacity.srtt_s
+    scheduler.express(NOW)
+    line.pacer.tokens = -1.0
+    assert scheduler.express(NOW) is line
+    line.pacer.tokens = -1e6
+    assert scheduler.express(NOW) is None
+
+
+def test_copies_stay_within_their_share_of_what_is_sent() -> None:
+    line = Line()
+    scheduler = adaptive(line, Line())
+    assert not scheduler.copies(100), "nothing was sent"
+    copied = sent = 0
+    for _ in range(5000):
+        scheduler.spent(line, 200)
+        sent += 200
+        copied += 200 * scheduler.copies(200)
+        assert copied <= COPY_SHARE * sent
+    assert copied >= 0.9 * COPY_SHARE * sent
+
+
+def test_a_single_line_makes_no_copies() -> None:
+    line = Line()
+    scheduler = adaptive(line)
+    scheduler.spent(line, 1_000_000)
+    assert not scheduler.copies(100)
+
+
+# -- the queue --------------------------------------------------------------------------------------
+def test_the_queue_reaches_beyond_what_the_fast_lines_bring_in_the_slow_ones_delay() -> None:
+    """Or the slow one would never get a chunk."""
+    fast, slow = Line(6_000_000, 0.010), Line(500_000, 0.200)
+    scheduler = adaptive(fast, slow)
+    ahead = fast.rate * (slow.arrival - fast.arrival)
+    assert scheduler.queue_bytes == pytest.approx(ahead + QUEUE_S * (fast.rate + slow.rate))
+    fast.blocked = True
+    assert scheduler.next(NOW, int(scheduler.queue_bytes), LIMIT) is not None
+    assert scheduler.rate_bps == (fast.rate + slow.rate) * 8
+    assert scheduler.configured_bps is None
+
+
+def test_what_is_known_at_first_is_too_little_for_a_queue() -> None:
+    line = Line(10_000)
+    line.capacity.phase = Phase.STARTUP
+    assert adaptive(line, Line(10_000)).queue_bytes == QUEUE_STARTUP_BYTES
+
+
+# -- backup, redundant ------------------------------------------------------------------------------
+def test_backup_uses_the_first_line_of_the_best_tier() -> None:
+    first, second, lte = Line(number=1), Line(number=2, delay_s=0.001), Line(number=0, tier=1)
+    scheduler: Backup[Line] = Backup()
+    scheduler.set_lines([lte, second, first])
+    assert scheduler.lines == [first]
+    scheduler.set_lines([lte, second])
+    assert scheduler.lines == [second]
+    scheduler.set_lines([lte])
+    choice = scheduler.next(NOW, 1, LIMIT)
+    assert choice is not None
+    assert choice.line is lte
+    scheduler.set_lines([])
+    assert scheduler.next(NOW, 1, LIMIT) is None
+
+
+def test_redundant_sends_by_all_that_have_room() -> None:
+    near, far, full, stuck = (
+        Line(delay_s=0.010),
+        Line(delay_s=0.080, tier=1),
+        Line(window=10_000, in_flight=10_000),
+        Line(blocked=True),
+    )
+    scheduler: Redundant[Line] = Redundant()
+    scheduler.set_lines([far, full, stuck, near])
+    choice = scheduler.next(NOW, 1, LIMIT)
+    assert choice is not None
+    assert (choice.line, choice.skip) == (near, 0)
+    assert scheduler.mirrors(near) == [far]
+    near.blocked = True
+    choice = scheduler.next(NOW, 1, LIMIT)
+    assert choice is not None
+    assert choice.line is far
+    assert scheduler.mirrors(far) == []
+    assert scheduler.spread == [], "the first copy is the one that counts"
+
+
+def test_bulk_is_spread_over_the_best_tier() -> None:
+    """Nobody waits for the delay of a line that is there for the worst case."""
+    lte, dsl, cable = Line(tier=2), Line(tier=1), Line(tier=1)
+    assert adaptive(lte, dsl, cable).spread == [dsl, cable]
+    assert adaptive(lte).spread == [lte]
+    assert adaptive().spread == []

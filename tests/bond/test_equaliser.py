@@ -1,0 +1,63 @@
+"""Delay equalisation: what is held, for how long, and what is left alone."""
+
+import pytest
+
+from bondvpn.bond.equaliser import LINE_KEEP_S, MARGIN_S, SPREAD_MAX_S, SPREAD_MIN_S, Equaliser
+from bondvpn.wire.sealed import TIME_UNIT_S, time_of
+
+OFFSET_S = 987.654  # between the clocks
+
+
+def heard(
+    delays: dict[int, float], *, start: float = 50.0, seconds: float = 1.0, idle: frozenset[int] = frozenset()
+) -> tuple[Equaliser, float]:
+    """Each line brings a probe every 10 ms for so long; the `idle` ones carry no bulk."""
+    equaliser = Equaliser()
+    now = start
+    while now < start + seconds:
+        for link, delay in delays.items():
+            equaliser.probed(link, time_of(now - delay + OFFSET_S), now, carries=link not in idle)
+        now += 0.010
+    return equaliser, now
+
+
+@pytest.mark.parametrize("start", [50.0, 1.0486, 3.0])
+def test_a_chunk_waits_for_what_the_slowest_line_would_have_taken(start: float) -> None:
+    """Whatever the clocks show, also across the wrap of the 16-bit time."""
+    equaliser, now = heard({0: 0.010, 1: 0.060}, start=start)
+    assert equaliser.spread_s == pytest.approx(0.050, abs=2 * TIME_UNIT_S)
+    for age in (0.010, 0.030, 0.060):
+        due = equaliser.release(time_of(now - age + OFFSET_S), now)
+        assert due - now == pytest.approx(0.060 - age + MARGIN_S, abs=3 * TIME_UNIT_S)
+
+
+def test_what_waited_long_enough_before_it_was_sent_is_not_held() -> None:
+    equaliser, now = heard({0: 0.010, 1: 0.060})
+    assert equaliser.release(time_of(now - 0.100 + OFFSET_S), now) == now
+
+
+def test_lines_of_nearly_one_delay_are_left_alone() -> None:
+    equaliser, now = heard({0: 0.010, 1: 0.010 + SPREAD_MIN_S - 0.001})
+    assert equaliser.spread_s == 0.0
+    assert equaliser.release(time_of(now - 0.010 + OFFSET_S), now) == now
+
+
+def test_nobody_waits_for_a_satellite() -> None:
+    equaliser, now = heard({0: 0.010, 1: 0.400})
+    due = equaliser.release(time_of(now - 0.010 + OFFSET_S), now)
+    assert due - now == pytest.approx(SPREAD_MAX_S + MARGIN_S, abs=3 * TIME_UNIT_S)
+
+
+def test_nor_for_a_line_that_carries_no_bulk() -> None:
+    equaliser, now = heard({0: 0.010, 1: 0.060}, idle=frozenset((1,)))
+    assert equaliser.spread_s == 0.0
+    assert equaliser.release(time_of(now - 0.010 + OFFSET_S), now) == now
+
+
+def test_nor_for_a_line_of_which_nothing_is_heard() -> None:
+    equaliser, now = heard({0: 0.010, 1: 0.060})
+    end = now + LINE_KEEP_S + 0.1
+    while now < end:
+        equaliser.note(0, time_of(now - 0.010 + OFFSET_S), now)
+        now += 0.1
+    assert equaliser.spread_s == 0.0

@@ -1,0 +1,385 @@
+"""FEEDBACK in both directions: when a report leaves, and what is learned from one, genuine or not."""
+
+import math
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tunnelends import INDEX, QuietLinks, StubSession, keypair
+
+from bondvpn.bond.arrivals import (
+    GAP_REPORT_S,
+    REPORT_DATAGRAMS,
+    REPORT_RTTS,
+    REPORT_S,
+    REPORT_SHARE,
+    REPORT_SPARSE_S,
+)
+from bondvpn.session.link import Link
+from bondvpn.session.reports import NEVER, SPACING_MAX_S, Learned, Learner, Reporter
+from bondvpn.stats import Drops
+from bondvpn.wire import feedback
+from bondvpn.wire.feedback import NO_DELAY, LaneReport
+from bondvpn.wire.sealed import FEEDBACK, TIME_UNIT_S
+from bondvpn.wire.transport import OVERHEAD, lane_index, split_index
+
+FRAME = 1500
+START = 1000.0
+
+
+class Receiving:
+    """One lane that receives, and its reporter."""
+
+    def __init__(self, rate: float | None = None) -> None:
+        """`rate`: bytes a second of the line that carries the reports, None: not known."""
+        self.keypair = keypair(StubSession(), initiator=False)
+        lane = self.keypair.receive_lane(0)
+        assert lane is not None
+        self.lane = lane
+        self.reporter = Reporter()
+        self.link = Link(0, "line", QuietLinks(), Drops())
+        if rate is not None:
+            self.link.set_send_rate(round(rate * 8))
+
+    def come(self, first: int, count: int, now: float, *, srtt_s: float = 0.02, bulk: bool = True) -> None:
+        """Datagrams with the counters from `first` on."""
+        for counter in range(first, first + count):
+            assert self.lane.window.accept(counter)
+        self.lane.arrivals.came(first, count, count * FRAME, now)
+        self.lane.arrivals.data(count, 0, now)
+        self.reporter.noted(self.lane, srtt_s, now, bulk=bulk)
+
+    def report(self, now: float) -> LaneReport:
+        message = self.reporter.emit([self.keypair], self.link, now)
+        assert message is not None
+        reports = feedback.parse(message)
+        assert reports is not None
+        (report,) = reports
+        return report
+
+
+# -- when -------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("srtt_s", "bulk", "apart"),
+    [
+        (0.02, True, REPORT_S),
+        (0.4, True, 0.4 / REPORT_RTTS),
+        (0.02, False, REPORT_SPARSE_S),
+        (0.8, False, 0.8 / REPORT_RTTS),
+    ],
+)
+def test_reports_are_an_eighth_of_the_round_trip_apart_but_not_less_than(
+    srtt_s: float, bulk: bool, apart: float
+) -> None:
+    end = Receiving()
+    assert end.reporter.due == NEVER
+    end.come(0, 1, START, srtt_s=srtt_s, bulk=bulk)
+    end.report(end.reporter.due)
+    assert end.reporter.due == NEVER
+    last = START + 1
+    end.come(1, 1, last, srtt_s=srtt_s, bulk=bulk)
+    end.report(last)
+    end.come(2, 1, last + 0.001, srtt_s=srtt_s, bulk=bulk)
+    assert end.reporter.due == pytest.approx(last + apart)
+
+
+def test_after_a_pause_the_first_report_is_as_late_as_any() -> None:
+    """What comes in the meantime is told with it."""
+    end = Receiving()
+    end.come(0, 1, START)
+    assert START <= end.reporter.due <= START + REPORT_S
+    due = end.reporter.due
+    end.come(1, 1, START + 0.002)
+    assert end.reporter.due == due
+
+
+def test_a_gap_is_told_at_once_but_not_each_by_itself() -> None:
+    end = Receiving()
+    end.come(0, 1, START)
+    end.report(START)
+    end.come(2, 1, START + 0.0001)
+    assert end.reporter.due == pytest.approx(START + GAP_REPORT_S)
+    report = end.report(START + GAP_REPORT_S)
+    assert report.gaps == ((1, 1),)
+    end.come(4, 1, START + 1)
+    assert end.reporter.due <= START + 1
+
+
+def test_a_fast_line_is_reported_on_before_the_time() -> None:
+    end = Receiving()
+    end.come(0, 1, START)
+    end.report(START)
+    end.come(1, REPORT_DATAGRAMS, START + 0.0001)
+    assert end.reporter.due <= START + 0.0001
+
+
+@pytest.mark.parametrize("rate", [12_500, 125_000, 1_250_000])
+def test_reports_take_a_small_share_of_the_line_that_carries_them(rate: int) -> None:
+    end = Receiving(rate)
+    now = START
+    sent = counter = 0
+    while now < START + 20:
+        end.come(counter, 2, now)
+        counter += 3  # a gap each time
+        if now >= end.reporter.due:
+            message = end.reporter.emit([end.keypair], end.link, now)
+            assert message is not None
+            sent += len(message) + OVERHEAD + end.link.frame_overhead
+        now += 0.001
+    least = 20 / SPACING_MAX_S * 600  # the thinnest line is reported by as well
+    assert sent <= max(1.1 * REPORT_SHARE * 20 * rate, least)
+
+
+def test_nothing_came_nothing_is_told() -> None:
+    end = Receiving()
+    assert end.reporter.emit([end.keypair], end.link, START) is None
+    end.come(0, 1, START)
+    end.report(START)
+    assert end.reporter.emit([end.keypair], end.link, START + 1) is None
+
+
+def test_more_gaps_than_a_report_holds_shorten_what_it_speaks_for() -> None:
+    """Nothing that is missing may be taken for having come."""
+    end = Receiving()
+    for counter in range(0, 400, 2):
+        end.come(counter, 1, START)
+    report = end.report(START)
+    assert len(report.gaps) == feedback.GAPS_MAX
+    back, count = report.gaps[-1]
+    assert report.spoken_for == back + count
+
+
+def test_a_report_is_repeated_by_the_next_ones() -> None:
+    end = Receiving()
+    end.come(0, 10, START)
+    end.come(11, 1, START)
+    assert end.report(START).gaps == ((1, 1),)
+    end.come(12, 200, START + 0.1)
+    report = end.report(START + 0.1)
+    assert report.gaps == ((201, 1),)
+
+
+def test_what_does_not_fit_one_message_is_told_by_the_next_at_once() -> None:
+    """A report must fit the smallest path MTU, however many lanes have gaps."""
+    end = Receiving()
+    for number in range(6):
+        lane = end.keypair.receive_lane(number)
+        assert lane is not None
+        for counter in range(0, 400, 2):
+            lane.window.accept(counter)
+            lane.arrivals.came(counter, 1, FRAME, START)
+        lane.arrivals.data(200, 0, START)
+    told: list[int] = []
+    while (message := end.reporter.emit([end.keypair], end.link, START)) is not None:
+        assert len(message) <= feedback.REPORT_MAX_BYTES
+        reports = feedback.parse(message)
+        assert reports
+        told += [split_index(report.lane)[1] for report in reports]
+        assert end.reporter.due == (START if len(told) < 6 else NEVER)
+    assert sorted(told) == list(range(6))
+
+
+# -- what is learned --------------------------------------------------------------------------------
+class Sending:
+    """One lane that sends, and what is learned from reports on it."""
+
+    def __init__(self) -> None:
+        self.keypair = keypair(StubSession(), initiator=True)
+        self.lane = self.keypair.send_lane(0)
+        self.link = Link(0, "line", QuietLinks(), Drops())
+        self.link.send_lane = self.lane
+        self.learner = Learner()
+        self.now = START
+
+    def send(self, count: int, load: str = "") -> None:
+        self.lane.flight.sent(self.lane.counter, count, FRAME, load, self.now)
+        self.lane.counter += count
+
+    def take(self, *reports: LaneReport) -> Learned | None:
+        return self.learner.receive(
+            feedback.emit(list(reports)), self.keypair.sending, {0: self.link}, self.now
+        )
+
+
+def report_of(highest: int, **rest: int | tuple[tuple[int, int], ...]) -> LaneReport:
+    fields: dict[str, int | tuple[tuple[int, int], ...]] = {
+        "frame_bytes": (highest + 1) * FRAME & 0xFFFFFFFF,
+        "arrived": 1,
+        "delay": NO_DELAY,
+        "held": 0,
+        "spoken_for": min(highest + 1, 4096),
+        "gaps": (),
+        **rest,
+    }
+    return LaneReport(lane=lane_index(INDEX, 0), highest=highest & 0xFFFFFFFF, **fields)  # type: ignore[arg-type]
+
+
+def test_what_came_and_what_was_lost_are_told_apart() -> None:
+    end = Sending()
+    end.send(10, "first")
+    end.send(10, "second")
+    learned = end.take(report_of(19, gaps=((6, 2),)))
+    assert learned is not None
+    assert [(piece.load, piece.start, piece.n) for _, piece in learned.lost] == [("second", 2, 2)]
+    assert sum(piece.n for piece in learned.came) == 18
+    assert end.link.in_flight == 0
+    assert end.link.lost_datagrams == 2
+    assert end.link.progressed == end.now
+
+
+def test_counters_beyond_32_bits_are_meant() -> None:
+    end = Sending()
+    end.lane.counter = 2**32 - 3
+    end.send(10, "over")
+    learned = end.take(report_of(2**32 + 6, spoken_for=64, frame_bytes=1))
+    assert learned is not None
+    assert learned.came == [("over", 0, 10)]
+
+
+@pytest.mark.parametrize("highest", [10, 4000, 2**31, 2**32 - 1])
+def test_a_report_of_what_was_never_sent_is_refused_and_takes_nothing(highest: int) -> None:
+    end = Sending()
+    end.send(10)
+    assert end.take(report_of(9), report_of(highest, frame_bytes=0)) is None
+    assert end.link.in_flight == 10 * FRAME, "what a report before it said would be nobody's"
+    learned = end.take(report_of(9))
+    assert learned is not None
+    assert sum(piece.n for piece in learned.came) == 10
+
+
+def test_reports_on_lanes_that_are_not_known_are_passed_over() -> None:
+    end = Sending()
+    end.send(10)
+    strangers = [report_of(9)._replace(lane=index) for index in (lane_index(INDEX, 1), lane_index(7, 0))]
+    learned = end.take(*strangers, report_of(9))
+    assert learned is not None
+    assert sum(piece.n for piece in learned.came) == 10
+
+
+def test_bytes_are_counted_over_their_wrap() -> None:
+    end = Sending()
+    end.send(10)
+    end.link.reported_bytes = end.lane.reported_bytes = 2**32 - 1000
+    end.take(report_of(9, frame_bytes=2000))
+    assert end.link.reported_bytes == 2**32 + 2000
+    assert end.lane.reported_bytes == 2000
+
+
+def test_a_report_that_was_overtaken_changes_no_sums() -> None:
+    end = Sending()
+    end.send(20)
+    end.take(report_of(19, arrived=5000))
+    before = end.link.reported_bytes, end.link.reported_at
+    learned = end.take(report_of(9, arrived=4000))
+    assert learned == Learned([], [])
+    assert (end.link.reported_bytes, end.link.reported_at) == before
+
+
+@pytest.mark.parametrize("clock", [0, 1, 2**31 - 1, 2**31 + 5, 2**32 - 40_000])
+def test_the_peers_clock_may_stand_anywhere(clock: int) -> None:
+    """It is its uptime: after 9.5 hours the first report is nearer to 0 from below."""
+    end = Sending()
+    times = []
+    for i in range(5):
+        end.send(10)
+        end.now += 0.25
+        end.take(report_of(10 * i + 9, arrived=clock + i * 15_625 & 0xFFFFFFFF))
+        times.append(end.link.reported_at)
+    assert [after - before for before, after in pairwise(times)] == [15_625] * 4
+
+
+def test_a_peer_that_starts_anew_has_another_clock() -> None:
+    end = Sending()
+    for i, arrived in enumerate([3_000_000, 3_001_000, 500, 1500]):
+        end.send(10)
+        end.take(report_of(10 * i + 9, arrived=arrived))
+    assert end.link.reported_at == 2000
+
+
+def test_the_round_trip_leaves_out_what_the_report_waited() -> None:
+    end = Sending()
+    end.send(10)
+    end.now += 0.050
+    end.take(report_of(9, held=round(0.020 / TIME_UNIT_S)))
+    assert end.link.capacity.srtt_s == pytest.approx(0.030, abs=1e-4)
+
+
+def test_delays_are_followed_over_their_wrap() -> None:
+    """All lanes share the scale, and one-way delays between clocks that were never compared wrap anywhere."""
+    end = Sending()
+    bases = []
+    for i, delay in enumerate([65_530, 65_534, 3, 65_530]):
+        end.send(10)
+        end.now += 6
+        end.take(report_of(10 * i + 9, arrived=1 + i * 100, delay=delay))
+        bases.append(end.link.capacity._last_delay)
+    assert [round((base or 0) / TIME_UNIT_S) for base in bases] == [65_530, 65_534, 65_539, 65_530]
+
+
+def test_what_the_old_keys_have_under_way_is_lost_when_later_data_came() -> None:
+    end = Sending()
+    end.send(10, "old")
+    new = keypair(StubSession(), initiator=True).send_lane(1)
+    end.link.rekey(new)
+    end.now += 0.1
+    new.flight.sent(0, 10, FRAME, "new", end.now)
+    new.counter = 10
+    lanes = {new.index: new, end.lane.index: end.lane}
+    end.now += 0.02
+    message = feedback.emit([report_of(9)._replace(lane=new.index)])
+    learned = end.learner.receive(message, lanes.get, {1: end.link}, end.now)
+    assert learned is not None
+    assert [piece.load for _, piece in learned.lost] == ["old"]
+
+
+# -- hostile ----------------------------------------------------------------------------------------
+u16, u32 = st.integers(0, 2**16 - 1), st.integers(0, 2**32 - 1)
+near = st.integers(0, 80)
+
+
+@st.composite
+def hostile_reports(draw: st.DrawFn) -> list[LaneReport]:
+    """Well-formed, with anything in it; counters often near what was sent."""
+    made = []
+    for _ in range(draw(st.integers(1, 4))):
+        gaps, below = [], 0
+        for apart, count in draw(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 40)), max_size=20)):
+            gaps.append((below + apart, count))
+            below += apart + count - 1
+        spoken_for = draw(st.one_of(st.integers(below + 1, below + 100), st.just(65_535)))
+        lane = draw(st.sampled_from([lane_index(INDEX, 0), lane_index(INDEX, 0), lane_index(INDEX, 3), 0]))
+        highest = draw(st.one_of(near, near, u32))
+        made.append(
+            LaneReport(lane, highest, draw(u32), draw(u32), draw(u16), draw(u16), spoken_for, tuple(gaps))
+        )
+    return made
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(batches=st.lists(hostile_reports(), min_size=1, max_size=6), junk=st.binary(max_size=60))
+def test_no_report_makes_anything_come_twice_or_figures_senseless(
+    batches: list[list[LaneReport]], junk: bytes
+) -> None:
+    end = Sending()
+    total = 0
+    spoken_of: list[tuple[int, int]] = []
+    for reports in batches:
+        end.send(12, str(total))
+        total += 12
+        end.now += 0.03
+        learned = end.take(*reports)
+        if learned is not None:
+            pieces = learned.came + [piece for _, piece in learned.lost]
+            spoken_of += [
+                (int(piece.load), i) for piece in pieces for i in range(piece.start, piece.start + piece.n)
+            ]
+        capacity = end.link.capacity
+        for figure in (capacity.window, capacity.rate, capacity.pace, capacity.srtt_s, capacity.queue_s):
+            assert math.isfinite(figure)
+            assert figure >= 0
+        assert capacity.rate > 0
+        assert capacity.window > 0
+    assert len(spoken_of) == len(set(spoken_of))
+    assert end.link.in_flight == (total - len(spoken_of)) * FRAME
+    end.learner.receive(bytes((FEEDBACK,)) + junk, end.keypair.sending, {0: end.link}, end.now)
