@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-inp
 TOOLS := ip:iproute2 nft:nftables ethtool:ethtool iperf3:iperf3 openvpn:openvpn
 PEERS := wireguard-go:wireguard-go wg:wireguard-tools
 
-.PHONY: help test lint demo bench bench-full bench-pieces system
+.PHONY: help test lint demo bench bench-full bench-pieces bench-matrix system
 
 help:
 	@echo "make demo   a bonded network in namespaces on this machine (ARGS=\"--quick --json\")"
@@ -23,6 +23,7 @@ help:
 	echo "make lint   lint, types and import contract"
 	echo "make bench  the figures of docs/benchmarks.md, under 10 minutes (as root; ARGS=\"gigabit --runs 1\")"
 	echo "make bench-full    all benches, 5 runs each: an hour (as root)"
+	echo "make bench-matrix  many lines, resumable: hours (as root; ARGS=\"--set low --limit 10\")"
 	echo "make bench-pieces  the hot path's pieces alone, by pytest-benchmark (as root)"
 
 test: system lint
@@ -47,6 +48,9 @@ bench-full: system $(STAMP)
 
 bench-pieces: system $(STAMP)
 	@$(BIN)/python -m bench pieces $(ARGS)
+
+bench-matrix: system $(STAMP)
+	@$(BIN)/python -m bench.matrix $(ARGS)
 
 system:
 	@missing=()

@@ -14,16 +14,22 @@ import time
 
 from bench import (
     bonding,
+    cuts,
     emulator,
+    eql,
     failover,
     gigabit,
     growth,
     idle,
     latency,
     memory,
+    moving,
     packets,
     pieces,
     rekey,
+    repair,
+    sharing,
+    sums,
     threelines,
     workers,
 )
@@ -39,6 +45,7 @@ def benches(memory_s: float) -> dict[str, Bench]:
     """All of them by name, in the order they run; `memory_s`: how long the memory bench takes."""
     listed = (
         *bonding.BENCHES,
+        *(module.BENCH for module in (sums, moving, sharing, cuts, repair, eql)),
         *gigabit.BENCHES,
         threelines.BENCH,
         packets.BENCH,

@@ -3,23 +3,39 @@
 import contextlib
 import itertools
 import socket
+import struct
 import threading
 import time
-from typing import Self
+from typing import NamedTuple, Self
 
 from bondvpn.lab import namespace
 from bondvpn.lab.topology import Lab
 
 BLOCK_BYTES = 1 << 16
+TCP_INFO = struct.Struct("=8B24I")  # linux/tcp.h, up to tcpi_total_retrans
+
+
+class Sender(NamedTuple):
+    """What the sending kernel thinks of a flow."""
+
+    congestion_window: int
+    """Segments; so the next."""
+    slow_start_threshold: int
+    lost: int
+    sent_again: int
+    """All along."""
+    rtt_s: float
+    rto_s: float
 
 
 class Flow:
-    """A flow from srv to gw as fast as it goes, while entered; `address` is gw's."""
+    """A flow as fast as it goes, while entered, to `address` of gw ("down") or of srv ("up")."""
 
-    def __init__(self, lab: Lab, address: str, congestion: str) -> None:
-        with namespace.entered(lab.namespace("gw")):
+    def __init__(self, lab: Lab, address: str, congestion: str, way: str = "down") -> None:
+        receiver, sender = ("gw", "srv") if way == "down" else ("srv", "gw")
+        with namespace.entered(lab.namespace(receiver)):
             listener = socket.create_server((address, 0))
-        with namespace.entered(lab.namespace("srv")):
+        with namespace.entered(lab.namespace(sender)):
             self._out = socket.socket()
         with listener:
             self._out.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, congestion.encode())
@@ -52,6 +68,17 @@ class Flow:
         """Goodput between two moments (monotonic)."""
         arrived = sum(size for at, size in list(self._arrivals) if since <= at < until)
         return arrived * 8 / (until - since)
+
+    @property
+    def sender(self) -> Sender:
+        """TCP_INFO of the sending end."""
+        fields = TCP_INFO.unpack(self._out.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO.size))[8:]
+        return Sender(fields[18], fields[17], fields[6], fields[23], fields[15] / 1e6, fields[0] / 1e6)
+
+    @property
+    def arrivals(self) -> list[tuple[float, int]]:
+        """When bytes came (monotonic), and how many."""
+        return list(self._arrivals)
 
     def longest_silence_s(self, since: float, until: float) -> float:
         """The longest time without a byte in there, up to both its ends."""

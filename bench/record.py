@@ -29,6 +29,7 @@ MEASURED = ("bondvpn", "bench/*.py", "constraints.txt", "pyproject.toml")
 UNITS: dict[str, tuple[str, float, str, str]] = {
     "share": ("1", 100, ".1f", " %"),
     "fine share": ("1", 100, ".2f", " %"),
+    "per million": ("1", 1e6, ".1f", " per million"),
     "times": ("1", 1, ".2f", " ×"),
     "count": ("1", 1, ".0f", ""),
     "bit/s": ("bit/s", 1e-6, ".1f", " Mbit/s"),
@@ -88,9 +89,8 @@ class Figure:
 
     @property
     def bound(self) -> str:
-        if self.at_least is not None:
-            return f"≥ {self.text(self.at_least)}"
-        return f"≤ {self.text(self.at_most)}" if self.at_most is not None else ""
+        ends = (("≥", self.at_least), ("≤", self.at_most))
+        return ", ".join(f"{sign} {self.text(end)}" for sign, end in ends if end is not None)
 
     def text(self, value: float) -> str:
         _, factor, form, unit = UNITS[self.unit]

@@ -44,6 +44,12 @@ def outcome_of(*values: float, unit: str = "bit/s", **bounds: float) -> Outcome:
     return outcome
 
 
+def test_a_figure_between_two_bounds_names_both() -> None:
+    assert outcome_of(4e9, at_least=3e9, at_most=5e9).failed == []
+    failed = outcome_of(6e9, at_least=3e9, at_most=5e9).failed
+    assert failed == ["bondvpn, up: 6000.0 Mbit/s, must be ≥ 3000.0 Mbit/s, ≤ 5000.0 Mbit/s"]
+
+
 def test_the_median_counts_and_is_held_to_its_bounds() -> None:
     assert outcome_of(3e9, 9e9, 1e9, at_least=3e9).failed == []
     assert outcome_of(1e9, 9e9, 2.9e9, at_least=3e9).failed == [
