@@ -2,7 +2,7 @@
 
 Theory. The window is what keeps the line full and the modem's queue short:
 
-    window = R x (base RTT + half a report interval + q*) x correction
+    window = R x (base RTT + max(half a report interval + q*, a report interval)) x correction
 
 R is the delivered rate by the receiver's clock over a round trip, the largest of the last few; q* is the
 queue aimed at in the modem. The *smallest* queue delay of the last round trip corrects it: above 1.5 q* down
@@ -295,7 +295,9 @@ class Capacity:
         return largest
 
     def _target(self, rate: float) -> float:
-        return rate * (self.base_rtt_s + self.report_s / 2 + self.queue_aim_s)
+        # Just before a report all that came since the last one counts as under way: with less than that the
+        # line is idle between two reports, R shrinks the window and the window R.
+        return rate * (self.base_rtt_s + max(self.report_s / 2 + self.queue_aim_s, self.report_s))
 
     def _startup(self, queue: float, largest: float) -> None:
         aim = self.queue_aim_s

@@ -129,9 +129,6 @@ def test_a_longer_route_becomes_the_new_base() -> None:
     assert line.run(2) >= 0.97 * line.rate
 
 
-@pytest.mark.xfail(
-    reason="after a loss R grows by 4 % a second, and half a report interval beside a small aim shrinks it"
-)
 def test_a_shallow_buffer_is_found_and_not_overrun() -> None:
     line = SimulatedLine(50, 0.010, buffer_s=0.006)
     line.run(4)
