@@ -35,7 +35,9 @@ drain: Callable[[Iterable[object]], None] = deque[object](maxlen=0).extend
 """Run an iterator to its end: `drain(map(encrypt_into, ...))` calls it from C for every datagram of a run."""
 
 
-def column(memory: bytearray, kind: str, start: int, stride: int, count: int) -> NDArray[Any]:
+def column(
+    memory: bytearray | NDArray[np.uint8], kind: str, start: int, stride: int, count: int
+) -> NDArray[Any]:
     """One field of `count` equal records in `memory`, as an array that numpy writes and reads at once.
 
     `kind` is a numpy type such as ">u8"; `start` the field's offset in the first record, `stride` the
@@ -108,9 +110,11 @@ class ChunkSlab:
     """
 
     def __init__(self, slots: int, capacity: int) -> None:
-        memory = bytearray(slots * SEALED_MAX_BYTES)
+        memory = np.zeros(
+            slots * SEALED_MAX_BYTES, np.uint8
+        )  # unlike a bytearray's, pages not used cost nothing
         self.slots = slots
-        self.rows = split(memoryview(memory), SEALED_MAX_BYTES, slots)
+        self.rows = split(memory.data, SEALED_MAX_BYTES, slots)
         self.starts = column(memory, ">u8", KIND_OFFSET, SEALED_MAX_BYTES, slots)  # up to the time
         self.times = column(memory, ">u2", TIME_OFFSET, SEALED_MAX_BYTES, slots)
         self.offsets = column(memory, ">u2", RECORD_OFFSET, SEALED_MAX_BYTES, slots)
