@@ -70,7 +70,7 @@ BENCH = Bench(
     "pieces",
     "The hot path's pieces by themselves",
     "pytest-benchmark (`bench/pieces/`), the median of its rounds divided by the datagrams of a round, "
-    "each of 1,430 bytes of payload; no kernel network takes part. Links are those that take turns; depth "
+    "each of 1,428 bytes of payload; no kernel network takes part. Links are those that take turns; depth "
     "is how many chunks wait behind a gap.",
     measure,
     quick=False,
