@@ -35,7 +35,7 @@ class Arrivals:
         self._data_at = -inf
         self._delay: int | None = None  # smallest since the last report
         self._next = 0
-        self._tops = [0] * SPOKEN_FOR_REPORTS  # highest counters of the last reports
+        self._tops = [-1] * SPOKEN_FOR_REPORTS  # highest counters of the last reports
 
     def came(self, first: int, count: int, frame_bytes: int, now: float) -> None:
         """Datagrams with counters from `first` on, authentic and new."""

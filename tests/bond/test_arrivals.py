@@ -87,3 +87,12 @@ def test_a_slow_line_is_spoken_of_at_some_length_all_the_same() -> None:
     arrivals = Arrivals()
     for top in range(20):
         assert arrivals.take(top)[1] == SPOKEN_FOR_MIN
+
+
+def test_the_first_reports_speak_for_the_first_counter_too() -> None:
+    """Or the first datagram under new keys would count as lost."""
+    arrivals = Arrivals()
+    highest = SPOKEN_FOR_MIN + 10
+    for _ in range(SPOKEN_FOR_REPORTS):
+        assert arrivals.take(highest)[1] == highest + 1
+    assert arrivals.take(highest)[1] == SPOKEN_FOR_MIN
