@@ -2,7 +2,7 @@
 
 from math import inf
 
-from bondvpn.wire.sealed import TIME_UNIT_S
+from bondvpn.wire.sealed import nearest, time_of
 
 REPORT_S = 0.010  # or an eighth of the RTT, when that is longer
 REPORT_RTTS = 8
@@ -14,7 +14,6 @@ SPOKEN_FOR_REPORTS = 4  # reports that speak for each counter
 SPOKEN_FOR_MIN = 64
 PROBE_REPORTED_S = 1.0  # after the last data
 
-_HALF = 1 << 15
 _MASK = 0xFFFF
 
 
@@ -63,8 +62,8 @@ class Arrivals:
         return self.news > 0 or self._delay is not None
 
     def _note_delay(self, sent: int, now: float) -> None:
-        delay = int(now / TIME_UNIT_S) - sent & _MASK
-        if self._delay is None or (delay - self._delay & _MASK) >= _HALF:
+        delay = time_of(now) - sent & _MASK
+        if self._delay is None or nearest(delay - self._delay, 16) < 0:
             self._delay = delay
 
     def take(self, highest: int) -> tuple[int | None, int]:

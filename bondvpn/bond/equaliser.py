@@ -11,7 +11,7 @@ Delays are arrival minus the sender's clock, modulo 2^16 units of TIME_UNIT_S: a
 """
 
 from bondvpn.bond.windowed import WindowedMin
-from bondvpn.wire.sealed import TIME_UNIT_S
+from bondvpn.wire.sealed import TIME_UNIT_S, nearest, time_of
 
 SPREAD_MIN_S = 0.010  # design.md, 5
 SPREAD_MAX_S = 0.250  # a satellite's delay is not for everybody
@@ -19,8 +19,6 @@ MARGIN_S = 0.002
 BASE_KEEP_S = 10.0  # as the sender's: routes change
 LINE_KEEP_S = 5.0  # a line of which nothing is heard for so long, no probe either, does not count
 LOOK_S = 0.050  # how often the lines are compared
-
-_MASK, _HALF = 0xFFFF, 1 << 15
 
 
 class Equaliser:
@@ -40,13 +38,13 @@ class Equaliser:
 
     def note(self, link: int, sent: int, now: float) -> None:
         """A datagram that left at `sent` (the sender's clock) came by the link."""
-        delay = int(now / TIME_UNIT_S) - sent & _MASK
+        delay = time_of(now) - sent
         if self._anchor is None:
             self._anchor = delay
         base = self._bases.get(link)
         if base is None:
             base = self._bases[link] = WindowedMin(BASE_KEEP_S)
-        base.add(_signed(delay - self._anchor), now)
+        base.add(nearest(delay - self._anchor, 16), now)
         self._last[link] = now
         if now - self._looked > LOOK_S:
             self._look(now)
@@ -77,10 +75,5 @@ class Equaliser:
         """When a chunk that was enqueued then (the sender's clock) and came now may go on."""
         if not self.spread_s or self._anchor is None:
             return now
-        age = _signed((int(now / TIME_UNIT_S) - enqueued & _MASK) - self._anchor)
+        age = nearest(time_of(now) - enqueued - self._anchor, 16)
         return now + max(0.0, (self._slowest - age) * TIME_UNIT_S + MARGIN_S)
-
-
-def _signed(difference: int) -> int:
-    difference &= _MASK
-    return difference if difference < _HALF else difference - _MASK - 1

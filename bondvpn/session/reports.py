@@ -22,14 +22,13 @@ from bondvpn.session.keypair import Keypair, ReceiveLane, SendLane
 from bondvpn.session.link import Link
 from bondvpn.wire import feedback
 from bondvpn.wire.feedback import LaneReport
-from bondvpn.wire.sealed import TIME_UNIT_S
+from bondvpn.wire.sealed import TIME_UNIT_S, nearest
 from bondvpn.wire.transport import OVERHEAD, split_index
 
 NEVER = float("inf")
 CLOCK_STEP = round(1 / TIME_UNIT_S)  # one that goes back so far is another clock, not an older report
 SPACING_MAX_S = 0.1  # on the thinnest line too: without reports nobody knows what it carries
-_MASK16, _HALF16 = 0xFFFF, 1 << 15
-_MASK32, _HALF32 = 0xFFFFFFFF, 1 << 31
+_MASK16, _MASK32 = 0xFFFF, 0xFFFFFFFF
 
 
 class Reporter:
@@ -148,14 +147,14 @@ class Learner:
         self, link: Link, lane: SendLane, report: LaneReport, came: int, lost: int, now: float
     ) -> None:
         link.lost_datagrams += lost
-        brought = _signed(report.frame_bytes - lane.reported_bytes, _MASK32, _HALF32)
+        brought = nearest(report.frame_bytes - lane.reported_bytes, 32)
         if brought < 0:
             return  # a later report has overtaken this one
         link.reported_bytes += brought
         lane.reported_bytes = report.frame_bytes
         if link.peer_clock is None:
             link.peer_clock = report.arrived
-        passed = _signed(report.arrived - link.peer_clock, _MASK32, _HALF32)
+        passed = nearest(report.arrived - link.peer_clock, 32)
         if passed > 0 or passed < -CLOCK_STEP:
             link.peer_clock = report.arrived
             link.reported_at += max(passed, 0)
@@ -163,12 +162,6 @@ class Learner:
         if report.delay != feedback.NO_DELAY:
             if self._delay is None:
                 self._delay = report.delay
-            self._delay += _signed(report.delay - self._delay, _MASK16, _HALF16)
+            self._delay += nearest(report.delay - self._delay, 16)
             delay = self._delay * TIME_UNIT_S
         link.capacity.on_report(link.reported_bytes, link.reported_at * TIME_UNIT_S, delay, came, lost, now)
-
-
-def _signed(difference: int, mask: int, half: int) -> int:
-    """A difference modulo a power of two as the nearest one."""
-    difference &= mask
-    return difference if difference < half else difference - mask - 1

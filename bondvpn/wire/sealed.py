@@ -119,6 +119,12 @@ def parse_response(sealed: bytes) -> bytes | None:
     return sealed[1 : 1 + TOKEN_LEN] if len(sealed) >= _RESPONSE.size else None
 
 
+def nearest(difference: int, bits: int) -> int:
+    """A difference of numbers modulo 2^bits as the one nearest to zero, -2^(bits-1) to 2^(bits-1) - 1."""
+    half = 1 << bits - 1
+    return (difference + half & (1 << bits) - 1) - half
+
+
 def time_of(now: float) -> int:
     """A moment (seconds) as `time` has it."""
     return int(now / TIME_UNIT_S) & 0xFFFF
