@@ -179,13 +179,14 @@ class Liveness:
         return min(ANSWERS_TO_RETURN + ANSWERS_PER_FLAP * max(flaps, 0), ANSWERS_MAX)
 
     # -- what they mean -------------------------------------------------------------------------
-    def judge(self, now: float, others_answered: float) -> LinkEvent | None:
+    def judge(self, now: float, others_answered: float, *, needed: bool) -> LinkEvent | None:
         """The event that the answers, or their absence, amount to now.
 
-        `others_answered`: when another link of the session last had an answer.
+        `others_answered`: when another link of the session last had an answer. `needed`: no other link is
+        active, so that this one carries data again at its first answer, however it flapped before.
         """
         if self.state in {LinkState.STALLED, LinkState.DEAD}:
-            if self._answers >= self._answers_wanted(now):
+            if self._answers >= (1 if needed else self._answers_wanted(now)):
                 return LinkEvent.ANSWERING
             if self._unanswered and now - next(iter(self._unanswered.values())) > self.rtt.timeout_s:
                 self._answers = 0  # not in a row

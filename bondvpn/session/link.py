@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 from bondvpn.bond.capacity import Capacity
 from bondvpn.bond.demotion import Demotion
 from bondvpn.bond.flight import Piece
-from bondvpn.bond.liveness import ALONE_S, BUSY_FOR_S, PROBE_BUSY_S, LinkState, Liveness
+from bondvpn.bond.liveness import BUSY_FOR_S, PROBE_BUSY_S, TIMEOUT_FLOOR_S, LinkState, Liveness
 from bondvpn.bond.pacer import Pacer
 from bondvpn.bond.pathmtu import PathMtu
 from bondvpn.session.keypair import SendLane
@@ -21,7 +21,6 @@ PACE = 0.99
 PROBE_FRAME_BYTES = 83
 PROBE_SHARE = 0.005  # of a line, each way
 PROBE_THIN_S = 0.25  # at the most apart while busy
-OTHERS_PROGRESS_S = 0.1  # another link brought something within this time: it is the line, not the peer
 
 
 class Sent(IntEnum):
@@ -136,21 +135,22 @@ class Link:
         piece = self.old_lane.flight.forget() if self.old_lane is not None else None
         return piece or self.send_lane.flight.forget()
 
-    @property
-    def silence_due(self) -> float:
-        """When silence on this link would begin to mean something; infinite with nothing under way."""
-        return max(self.oldest, self.progressed) + self.liveness.rtt.timeout_s + self.capacity.report_s
+    def silence_due(self, others_progressed: float) -> float:
+        """When silence on this link will mean something; infinite with nothing under way, or while the others
+        are silent too.
+
+        `others_progressed`: when a report last said that something came by another link. That must be later
+        than such a report should have spoken of this link: else it is the reports that do not come, because
+        the line that carries them died, or because the peer or we stood still. Then probes judge.
+        """
+        due = max(self.oldest, self.progressed) + self.liveness.rtt.timeout_s + self.capacity.report_s
+        return due if others_progressed > due - TIMEOUT_FLOOR_S else float("inf")
 
     def silence_s(self, now: float, others_progressed: float) -> float:
-        """For how long nothing came of what is under way, once that means that the link is silent; else 0.
-
-        `others_progressed`: when something last came by another link. If nothing did, it may be the peer or
-        us that stood still, and ALONE_S must pass.
-        """
-        silence = now - max(self.oldest, self.progressed)
-        if now < self.silence_due or (now - others_progressed > OTHERS_PROGRESS_S and silence < ALONE_S):
+        """For how long nothing came of what is under way, once that means that the link is silent; else 0."""
+        if now < self.silence_due(others_progressed):
             return 0.0
-        return silence
+        return now - max(self.oldest, self.progressed)
 
     def fit_probes(self) -> None:
         """On a thin line probes are rarer: the reports tell of its life too."""

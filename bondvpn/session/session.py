@@ -27,6 +27,7 @@ ATTEMPTS_MAX = 3  # handshakes of one peer that may be under way
 CHALLENGE_RETRY_S = 0.25  # a link joins within one retry of its line being there
 CHALLENGE_RETRY_MAX_S = 1.0
 MTU_PROBE_IDS = 1 << 31  # ids from here on belong to path MTU probes, those below to liveness
+REPORT_HEARD_S = 0.12  # behind the line heard last: two busy probes lost or late
 REPORT_BETTER = 0.7  # of the present line's round trip, for reports to change to another
 PROBE_TRACKED_S = 0.5  # after the last data; the peer reports probes for twice as long
 NEVER = float("inf")
@@ -337,15 +338,14 @@ class Session:
             self._send(link, report, now)
 
     def _report_link(self) -> Link | None:
-        """The quickest line, but not another each time: the peer's round trips would change with it."""
-        best = min(self.active, key=lambda link: link.srtt_s, default=None)
+        """The quickest of the lines that were heard lately, but not another each time: the peer's round trips
+        would change with it. One that just died would take the reports on all the others with it."""
+        active = self.active
+        newest = max((link.last_received for link in active), default=0.0)
+        heard = [link for link in active if newest - link.last_received < REPORT_HEARD_S]
+        best = min(heard, key=lambda link: link.srtt_s, default=None)
         present = self._reports_by
-        if (
-            best is None
-            or present is None
-            or not present.active
-            or best.srtt_s < REPORT_BETTER * present.srtt_s
-        ):
+        if best is None or present not in heard or best.srtt_s < REPORT_BETTER * present.srtt_s:
             self._reports_by = best
         return self._reports_by
 
@@ -416,16 +416,24 @@ class Session:
 
     def _judge(self, link: Link, now: float) -> None:
         others = [other for other in self.links.values() if other is not link]
-        event = link.liveness.judge(now, max((other.liveness.last_answer for other in others), default=-1e9))
+        event = link.liveness.judge(
+            now,
+            max((other.liveness.last_answer for other in others), default=-1e9),
+            needed=not any(other.active for other in others),
+        )
         if event is LinkEvent.SILENT:
             link.reason = f"no answer for {(now - link.liveness.last_answer) * 1e3:.0f} ms"
         elif event is None and link.active:
-            silence = link.silence_s(now, max((other.progressed for other in others), default=-1e9))
+            silence = link.silence_s(now, self._others_progressed(link))
             if silence:
                 event = LinkEvent.SILENT
                 link.reason = f"nothing came for {silence * 1e3:.0f} ms"
         if event is not None:
             self._happened(link, event, now)
+
+    def _others_progressed(self, link: Link) -> float:
+        others = (other.progressed for other in self.links.values() if other is not link)
+        return max(others, default=-1e9)
 
     def deadline(self, now: float) -> float:
         """When `poll` is due next."""
@@ -439,7 +447,8 @@ class Session:
             if link.liveness.state is LinkState.JOINING:
                 deadline = min(deadline, link.challenge_due)
             if link.active:
-                deadline = min(deadline, link.path_mtu.next_deadline(), link.silence_due)
+                deadline = min(deadline, link.path_mtu.next_deadline())
+                deadline = min(deadline, link.silence_due(self._others_progressed(link)))
         return deadline
 
     @property

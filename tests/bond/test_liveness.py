@@ -189,7 +189,7 @@ class Simulation:
             while self._answers and self._answers[0][0] <= self.now:
                 self.link.answered(heapq.heappop(self._answers)[1], self.now)
             others = -1e9 if self.alone else self.now
-            event = self.link.judge(self.now, others)
+            event = self.link.judge(self.now, others, needed=self.alone)
             if event is not None:
                 self.link.happened(event, self.now)
                 self.changes.append((self.now, event))
@@ -276,6 +276,21 @@ def test_a_link_returns_after_three_answers(rtt: float, away_s: float) -> None:
     assert sim.link.state is LinkState.ACTIVE
     assert sim.changes[-1][0] - back >= (ANSWERS_TO_RETURN - 1) * PROBE_BUSY_S + rtt - 0.001
     assert sim.probes - probes >= ANSWERS_TO_RETURN
+
+
+@pytest.mark.parametrize(("needed", "state"), [(True, LinkState.ACTIVE), (False, LinkState.STALLED)])
+def test_one_answer_is_enough_when_there_is_no_other_link(needed: bool, state: LinkState) -> None:
+    """However often it flapped before."""
+    link = in_state(LinkState.ACTIVE)
+    for at in range(3):
+        link.happened(LinkEvent.SILENT, float(at))
+        if at < 2:
+            link.happened(LinkEvent.ANSWERING, at + 0.5)
+    assert link.answered(link.probe(3.0), 3.02)
+    event = link.judge(3.02, 3.02, needed=needed)
+    if event is not None:
+        link.happened(event, 3.02)
+    assert link.state is state
 
 
 def test_answers_that_are_not_in_a_row_bring_nothing_back() -> None:

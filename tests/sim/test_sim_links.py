@@ -58,6 +58,21 @@ def test_a_silent_line_is_noticed_by_both_ends_while_it_carries_data(delay_s: fl
     assert world.client.logged("line1 stalled")
 
 
+@pytest.mark.parametrize("phase_s", [0.0, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06])
+def test_the_line_that_carries_the_reports_dies_alone(phase_s: float) -> None:
+    """Nothing is heard of the other one then, until the reports come by it; it is not given up for that."""
+    world = opened(Line(0, delay_s=0.004), Line(1, delay_s=0.007))
+    for start_s in (0.0, 0.002, 0.004, 0.006, 0.008):
+        world.at(world.now + start_s, lambda: keep_busy(world, 5))
+    world.run(2 + phase_s)
+    world.lines[0].up = False
+    world.client.session.path_down(world.client.link(0), "no carrier", world.now)
+    world.run(2)
+    assert world.client.active == world.server.active == [1]
+    for end in (world.client, world.server):
+        assert not end.logged("line1 stalled")
+
+
 def test_an_idle_line_that_dies_is_noticed_by_the_client_within_two_seconds() -> None:
     """Not so fast on purpose: an idle tunnel costs nothing. The late answer then quickens the probes."""
     world = opened()
