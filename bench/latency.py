@@ -1,10 +1,12 @@
 """What a tunnel that is idle but for one ping at a time adds to the round trip."""
 
+import contextlib
 import statistics
 
 from bench import plot
-from bench.contenders import OURS, Contender
+from bench.contenders import OURS, Contender, against
 from bench.gigabit import LINE, session
+from bench.peers import Relay
 from bench.record import Bench, Figure, Outcome
 from bondvpn.errors import SystemFault
 from bondvpn.lab.measure import ping
@@ -22,8 +24,10 @@ BARE = "no tunnel"
 def measure(runs: int) -> Outcome:
     outcome = Outcome()
     curves: dict[str, list[float]] = {}
-    with session(outcome) as contenders:
+    with contextlib.ExitStack() as stack:
+        contenders = stack.enter_context(session(outcome))
         lab = contenders[0].lab
+        contenders += stack.enter_context(against(lab, [Relay(lab, LINE.name)], outcome))
         bare = outcome.figure(f"{BARE}: round trip, median", "µs")
         bare_p99 = outcome.figure(f"{BARE}: round trip, p99", "µs")
         figures = {each.name: _figures(outcome, each) for each in contenders}
@@ -80,7 +84,9 @@ BENCH = Bench(
     "Round trip added, idle",
     f"{PINGS} pings of 56 bytes a run, one every {INTERVAL_S * 1e3:g} ms, in blocks of {BLOCK} by turns "
     "over the bare line and through each tunnel; from just before the send call to the kernel's stamp of "
-    "the reply. What is added is each round trip through the tunnel less the median over the bare line.",
+    "the reply. What is added is each round trip through the tunnel less the median over the bare line. "
+    "The bare relay (`bench/peers/relay.py`) is no tunnel: two system calls and one AEAD call a frame in "
+    "Python, which is what any tunnel in Python starts from.",
     measure,
     quick=False,
 )

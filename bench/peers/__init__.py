@@ -3,6 +3,7 @@
 from bench.peers.bundle import Bundle
 from bench.peers.openvpn import OpenVpn
 from bench.peers.peer import Peer
+from bench.peers.relay import Relay
 from bench.peers.wireguard import WireGuardGo
 
-__all__ = ["Bundle", "OpenVpn", "Peer", "WireGuardGo"]
+__all__ = ["Bundle", "OpenVpn", "Peer", "Relay", "WireGuardGo"]
