@@ -59,7 +59,8 @@ def render(found: Iterable[Status]) -> RenderableType:
     parts: list[RenderableType] = []
     for status in found:
         parts.append(_headline(status))
-        parts += [part for tunnel in status.get("tunnels") or () for part in _tunnel(tunnel)]
+        sends = "down" if status.get("role") == "server" else "up"
+        parts += [part for tunnel in status.get("tunnels") or () for part in _tunnel(tunnel, sends)]
         parts += _drops(status)
     return Group(*parts)
 
@@ -83,7 +84,8 @@ def _headline(status: Status) -> Text:
     return text
 
 
-def _tunnel(tunnel: Status) -> list[RenderableType]:
+def _tunnel(tunnel: Status, sends: str) -> list[RenderableType]:
+    """`sends`: "up" or "down", the direction of which this end has learned."""
     facts = [
         f"{tunnel.get('name', _MISSING)} on {tunnel.get('interface', _MISSING)}",
         f"{tunnel.get('state', _MISSING)} for {span(tunnel.get('since_s'))}",
@@ -96,7 +98,7 @@ def _tunnel(tunnel: Status) -> list[RenderableType]:
     table = Table(title=Text("  ·  ".join(facts), _style(tunnel.get("state"))), title_justify="left")
     for heading in ("link", "state"):
         table.add_column(heading)
-    for heading in ("RTT", "MTU", "up", "down", "sending", "receiving", "sent", "received", "lost"):
+    for heading in ("RTT", "queue", "MTU", "up", "down", "sending", "receiving", "sent", "received", "lost"):
         table.add_column(heading, justify="right")
     table.add_column("why")
     for link in tunnel.get("links") or ():
@@ -104,9 +106,9 @@ def _tunnel(tunnel: Status) -> list[RenderableType]:
             Text(str(link.get("name", _MISSING))),
             Text(str(link.get("state", _MISSING)), _style(link.get("state"))),
             _number(link.get("rtt_ms"), "{:.1f} ms"),
+            _number(link.get("queue_ms"), "{:.0f} ms"),
             _number(link.get("path_mtu"), "{:.0f}"),
-            _scaled(link.get("up_bps"), _RATE_STEPS, absent="learned"),
-            _scaled(link.get("down_bps"), _RATE_STEPS, absent="learned"),
+            *(_speed(link, way, learned=way == sends) for way in ("up", "down")),
             _scaled(link.get("tx_bps"), _RATE_STEPS),
             _scaled(link.get("rx_bps"), _RATE_STEPS),
             _scaled(link.get("tx_bytes"), _BYTE_STEPS),
@@ -115,6 +117,15 @@ def _tunnel(tunnel: Status) -> list[RenderableType]:
             Text(str(link.get("reason") or "")),
         )
     return [Text(), table, *_drops(tunnel)]
+
+
+def _speed(link: Status, way: str, *, learned: bool) -> str:
+    """As configured; else, where this end knows, what the line was found to carry."""
+    if isinstance(link.get(f"{way}_bps"), int | float):
+        return _scaled(link[f"{way}_bps"], _RATE_STEPS)
+    if learned and isinstance(link.get("learned_bps"), int | float):
+        return f"≈ {_scaled(link['learned_bps'], _RATE_STEPS)}"
+    return "learned"
 
 
 def _drops(counted: Status) -> list[RenderableType]:

@@ -14,7 +14,7 @@ from bondvpn.ui import status
 LINK: dict[str, Any] = {
     "name": "dsl", "state": "active", "rtt_ms": 30.14, "path_mtu": 1492, "up_bps": 500_000, "down_bps": None,
     "tx_bps": 12_345, "rx_bps": 5.9e6, "tx_bytes": 999, "rx_bytes": 12_000_000_000, "rx_lost": 17,
-    "reason": "9 % loss",
+    "queue_ms": 4.2, "learned_bps": 48.6e6, "reason": "9 % loss",
 }  # fmt: skip
 TUNNEL: dict[str, Any] = {
     "name": "office", "interface": "bond0", "state": "up", "since_s": 75.0, "cipher": "AES-256-GCM",
@@ -37,10 +37,20 @@ def test_everything_is_shown() -> None:
     for shown in (
         "client", "bond0", "0.1.0", "12.3 s", "office", "1 min 15 s", "AES-256-GCM", "weighted", "1 h 1 min",
         "dsl", "active", "30.1 ms", "1492", "500 kbit/s", "learned", "12.3 kbit/s", "5.9 Mbit/s", "999 B",
-        "12 GB", "17", "9 % loss", "replay 3", "mac1 5",
+        "12 GB", "17", "9 % loss", "4 ms", "replay 3", "mac1 5",
     ):  # fmt: skip
         assert shown in text, shown
     assert "auth" not in text
+
+
+@pytest.mark.parametrize(("role", "shown"), [("client", "≈ 48.6 Mbit/s"), ("server", "learned")])
+def test_what_was_learned_stands_where_no_speed_is_configured(role: str, shown: str) -> None:
+    """Each end knows it of the direction in which it sends, and a configured speed goes before."""
+    text = _drawn({**STATUS, "role": role, "tunnels": [{**TUNNEL, "links": [{**LINK, "up_bps": None}]}]})
+    assert shown in text
+    text = _drawn({**STATUS, "role": role})
+    assert "500 kbit/s" in text
+    assert ("≈ 48.6 Mbit/s" in text) is (role == "server")
 
 
 def test_any_key_may_be_absent_or_null() -> None:
