@@ -85,7 +85,7 @@ BENCH = Bench(
     f"{PINGS} pings of 56 bytes a run, one every {INTERVAL_S * 1e3:g} ms, in blocks of {BLOCK} by turns "
     "over the bare line and through each tunnel; from just before the send call to the kernel's stamp of "
     "the reply. What is added is each round trip through the tunnel less the median over the bare line. "
-    "The bare relay (`bench/peers/relay.py`) is no tunnel: two system calls and one AEAD call a frame in "
+    "The bare relay (`bench/relay.py`) is no tunnel: two system calls and one AEAD call a frame in "
     "Python, which is what any tunnel in Python starts from.",
     measure,
     quick=False,

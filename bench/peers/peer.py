@@ -18,6 +18,7 @@ PATH = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"  # sbin: n
 ECHO_WAIT_S = 15.0
 STOP_WAIT_S = 3.0
 ENDS = {"client": "gw", "server": "srv"}
+PREFIX_BITS = 30  # of a tunnel with two ends
 
 
 def program(name: str) -> str | None:
@@ -125,3 +126,24 @@ class Peer:
 
     def _logs(self) -> str:
         return "\n".join(path.read_text(errors="replace") for path in sorted(self.directory.glob("*.log")))
+
+
+class PointToPoint(Peer):
+    """One tunnel over one line, whose interfaces are given their addresses here."""
+
+    octet: int
+    """The third one of the addresses 172.21.x.1 (server) and .2 (client)."""
+
+    def __init__(self, lab: Lab, line: str) -> None:
+        super().__init__(lab)
+        self.line = line
+        self.addresses = {"client": f"172.21.{self.octet}.2", "server": f"172.21.{self.octet}.1"}
+
+    @property
+    def address(self) -> str:
+        return self.addresses["server"]
+
+    def bring_up(self, end: str, device: str, *settings: str) -> None:
+        """Give an interface that is there its address, and `ip link` settings; then it is up."""
+        self.configure(end, "ip", "address", "add", f"{self.addresses[end]}/{PREFIX_BITS}", "dev", device)
+        self.configure(end, "ip", "link", "set", device, *settings, "up")

@@ -2,23 +2,21 @@
 
 import subprocess
 
-from bench.peers.peer import ENDS, Peer, first_line, program
+from bench.peers.peer import ENDS, PointToPoint, first_line, program
 from bondvpn.lab.topology import Lab
 
-ADDRESSES = {"client": "172.21.4.2", "server": "172.21.4.1"}
-PREFIX_BITS = 30
 PORT = 51820
 
 
-class WireGuardGo(Peer):
+class WireGuardGo(PointToPoint):
     """As it comes, MTU 1420 and one queue."""
 
     name = "wireguard-go"
     package = "wireguard-go wireguard-tools"
+    octet = 4
 
     def __init__(self, lab: Lab, line: str) -> None:
-        super().__init__(lab)
-        self._line = line
+        super().__init__(lab, line)
         # Its control socket is named after the interface and lies in one directory for all namespaces.
         self._names = {end: f"{lab.prefix[:8]}wg{where[0]}" for end, where in ENDS.items()}
 
@@ -29,10 +27,6 @@ class WireGuardGo(Peer):
             return None
         packaged = first_line("dpkg-query", "--show", "--showformat", "${Version}", "wireguard-go")
         return f"{first_line(found, '--version')} (package {packaged})"
-
-    @property
-    def address(self) -> str:
-        return ADDRESSES["server"]
 
     @property
     def command(self) -> str:
@@ -46,14 +40,13 @@ class WireGuardGo(Peer):
         for end, other in (("server", "client"), ("client", "server")):
             name = self._names[end]
             words = ["private-key", str(self.directory / f"{end}.key"), "peer", keys[other]]
-            words += ["allowed-ips", f"{ADDRESSES[other]}/32"]
+            words += ["allowed-ips", f"{self.addresses[other]}/32"]
             if end == "client":
-                words += ["endpoint", f"{self.lab.gateway(self._line)}:{PORT}"]
+                words += ["endpoint", f"{self.lab.gateway(self.line)}:{PORT}"]
             else:
                 words = ["listen-port", str(PORT), *words]
             self.configure(end, program("wg") or "wg", "set", name, *words)
-            self.configure(end, "ip", "address", "add", f"{ADDRESSES[end]}/{PREFIX_BITS}", "dev", name)
-            self.configure(end, "ip", "link", "set", name, "mtu", "1420", "up")
+            self.bring_up(end, name, "mtu", "1420")
 
     def _key(self, end: str) -> str:
         """Write a new private key; its public key."""

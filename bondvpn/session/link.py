@@ -1,5 +1,6 @@
 """One link of a session: a line between this end and the peer, with its path, pace and counters."""
 
+from collections.abc import Iterable
 from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
 
@@ -135,22 +136,26 @@ class Link:
         piece = self.old_lane.flight.forget() if self.old_lane is not None else None
         return piece or self.send_lane.flight.forget()
 
-    def silence_due(self, others_progressed: float) -> float:
+    @property
+    def _silent_since(self) -> float:
+        """When the oldest of what is under way left, or the last report of something that came."""
+        return max(self.oldest, self.progressed)
+
+    def silence_due(self, others: Iterable["Link"]) -> float:
         """When silence on this link will mean something; infinite with nothing under way, or while the others
-        are silent too.
+        of its session are silent too.
 
-        `others_progressed`: when a report last said that something came by another link. That must be later
-        than such a report should have spoken of this link: else it is the reports that do not come, because
-        the line that carries them died, or because the peer or we stood still. Then probes judge.
+        A report must have told of another one's progress when it should have spoken of this one: else it is
+        the reports that do not come, because the line that carries them died, or because the peer or we stood
+        still. Then probes judge.
         """
-        due = max(self.oldest, self.progressed) + self.liveness.rtt.timeout_s + self.capacity.report_s
-        return due if others_progressed > due - TIMEOUT_FLOOR_S else float("inf")
+        due = self._silent_since + self.liveness.rtt.timeout_s + self.capacity.report_s
+        spoken_by = due - TIMEOUT_FLOOR_S
+        return due if any(other.progressed > spoken_by for other in others) else float("inf")
 
-    def silence_s(self, now: float, others_progressed: float) -> float:
+    def silence_s(self, now: float, others: Iterable["Link"]) -> float:
         """For how long nothing came of what is under way, once that means that the link is silent; else 0."""
-        if now < self.silence_due(others_progressed):
-            return 0.0
-        return now - max(self.oldest, self.progressed)
+        return now - self._silent_since if now >= self.silence_due(others) else 0.0
 
     def fit_probes(self) -> None:
         """On a thin line probes are rarer: the reports tell of its life too."""

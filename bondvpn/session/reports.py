@@ -27,18 +27,21 @@ from bondvpn.wire.transport import OVERHEAD, split_index
 
 NEVER = float("inf")
 CLOCK_STEP = round(1 / TIME_UNIT_S)  # one that goes back so far is another clock, not an older report
+HEARD_S = 0.12  # behind the line heard last: two busy probes lost or late
+BETTER = 0.7  # of the present line's round trip, for reports to change to another
 SPACING_MAX_S = 0.1  # on the thinnest line too: without reports nobody knows what it carries
 _MASK16, _MASK32 = 0xFFFF, 0xFFFFFFFF
 
 
 class Reporter:
-    """When to report what came by the lanes of a session, and the report."""
+    """When to report what came by the lanes of a session, by which link, and the report."""
 
     def __init__(self) -> None:
         self.due = NEVER
         """When the next report should leave."""
         self._last = -NEVER
         self._spacing = 0.0  # that the line which carries the reports asks for
+        self._link: Link | None = None  # by which the last one left
 
     def noted(self, lane: ReceiveLane, srtt_s: float, now: float, *, bulk: bool) -> None:
         """Something that asks for a report came by `lane`; `bulk`: more than express and probes."""
@@ -51,6 +54,17 @@ class Reporter:
             least = REPORT_S if bulk else REPORT_SPARSE_S
             due = max(self._last, now - least) + max(least, srtt_s / REPORT_RTTS, self._spacing)
         self.due = min(self.due, due)
+
+    def link(self, active: list[Link]) -> Link | None:
+        """The quickest of the active links that were heard lately, but not another each time: the peer's
+        round trips would change with it. One that just died would take all reports with it."""
+        newest = max((link.last_received for link in active), default=0.0)
+        heard = [link for link in active if newest - link.last_received < HEARD_S]
+        best = min(heard, key=lambda link: link.srtt_s, default=None)
+        present = self._link
+        if best is None or present not in heard or best.srtt_s < BETTER * present.srtt_s:
+            self._link = best
+        return self._link
 
     def emit(self, keypairs: Iterable[Keypair], link: Link, now: float) -> bytes | None:
         """The FEEDBACK message to send by `link` now; None if there is no news."""

@@ -27,8 +27,6 @@ ATTEMPTS_MAX = 3  # handshakes of one peer that may be under way
 CHALLENGE_RETRY_S = 0.25  # a link joins within one retry of its line being there
 CHALLENGE_RETRY_MAX_S = 1.0
 MTU_PROBE_IDS = 1 << 31  # ids from here on belong to path MTU probes, those below to liveness
-REPORT_HEARD_S = 0.12  # behind the line heard last: two busy probes lost or late
-REPORT_BETTER = 0.7  # of the present line's round trip, for reports to change to another
 PROBE_TRACKED_S = 0.5  # after the last data; the peer reports probes for twice as long
 NEVER = float("inf")
 
@@ -78,7 +76,6 @@ class Session:
         self.links = links
         self.ended = False
         self.reporter = Reporter()
-        self._reports_by: Link | None = None
         self.equaliser = Equaliser()
         self.patience_s = 0.0
         """How much longer than on lines without delay a gap may be waited for."""
@@ -328,7 +325,7 @@ class Session:
         """Tell the peer what came, if that is due."""
         if now < self.reporter.due or self.current is None:
             return
-        link = self._report_link()
+        link = self.reporter.link(self.active)
         if link is None:
             self.reporter.due = NEVER
             return
@@ -336,18 +333,6 @@ class Session:
         report = self.reporter.emit(keypairs, link, now)
         if report is not None:
             self._send(link, report, now)
-
-    def _report_link(self) -> Link | None:
-        """The quickest of the lines that were heard lately, but not another each time: the peer's round trips
-        would change with it. One that just died would take the reports on all the others with it."""
-        active = self.active
-        newest = max((link.last_received for link in active), default=0.0)
-        heard = [link for link in active if newest - link.last_received < REPORT_HEARD_S]
-        best = min(heard, key=lambda link: link.srtt_s, default=None)
-        present = self._reports_by
-        if best is None or present not in heard or best.srtt_s < REPORT_BETTER * present.srtt_s:
-            self._reports_by = best
-        return self._reports_by
 
     def _on_feedback(self, sealed: bytes, now: float) -> None:
         learned = self._learner.receive(sealed, self._lane_of, self.links, now)
@@ -394,7 +379,7 @@ class Session:
             self._probe(link, now)
         self._judge(link, now)
         if link.active:
-            others = [other.capacity for other in self.links.values() if other.active and other is not link]
+            others = [other.capacity for other in self._others(link) if other.active]
             if link.demotion.judge(link.capacity, others, now):
                 link.reason = link.demotion.reason
                 self._observer.link_changed(self, link, now)
@@ -415,7 +400,7 @@ class Session:
         self._send(link, wire.emit_probe(probe, length=length), now)
 
     def _judge(self, link: Link, now: float) -> None:
-        others = [other for other in self.links.values() if other is not link]
+        others = self._others(link)
         event = link.liveness.judge(
             now,
             max((other.liveness.last_answer for other in others), default=-1e9),
@@ -424,16 +409,15 @@ class Session:
         if event is LinkEvent.SILENT:
             link.reason = f"no answer for {(now - link.liveness.last_answer) * 1e3:.0f} ms"
         elif event is None and link.active:
-            silence = link.silence_s(now, self._others_progressed(link))
+            silence = link.silence_s(now, others)
             if silence:
                 event = LinkEvent.SILENT
                 link.reason = f"nothing came for {silence * 1e3:.0f} ms"
         if event is not None:
             self._happened(link, event, now)
 
-    def _others_progressed(self, link: Link) -> float:
-        others = (other.progressed for other in self.links.values() if other is not link)
-        return max(others, default=-1e9)
+    def _others(self, link: Link) -> list[Link]:
+        return [other for other in self.links.values() if other is not link]
 
     def deadline(self, now: float) -> float:
         """When `poll` is due next."""
@@ -447,8 +431,8 @@ class Session:
             if link.liveness.state is LinkState.JOINING:
                 deadline = min(deadline, link.challenge_due)
             if link.active:
-                deadline = min(deadline, link.path_mtu.next_deadline())
-                deadline = min(deadline, link.silence_due(self._others_progressed(link)))
+                silence_due = link.silence_due(self._others(link))
+                deadline = min(deadline, link.path_mtu.next_deadline(), silence_due)
         return deadline
 
     @property

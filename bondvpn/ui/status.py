@@ -121,11 +121,8 @@ def _tunnel(tunnel: Status, sends: str) -> list[RenderableType]:
 
 def _speed(link: Status, way: str, *, learned: bool) -> str:
     """As configured; else, where this end knows, what the line was found to carry."""
-    if isinstance(link.get(f"{way}_bps"), int | float):
-        return _scaled(link[f"{way}_bps"], _RATE_STEPS)
-    if learned and isinstance(link.get("learned_bps"), int | float):
-        return f"≈ {_scaled(link['learned_bps'], _RATE_STEPS)}"
-    return "learned"
+    found = _scaled(link.get("learned_bps"), _RATE_STEPS, absent="") if learned else ""
+    return _scaled(link.get(f"{way}_bps"), _RATE_STEPS, absent=f"≈ {found}" if found else "learned")
 
 
 def _drops(counted: Status) -> list[RenderableType]:

@@ -17,7 +17,7 @@ from bondvpn.bond.arrivals import (
     REPORT_SPARSE_S,
 )
 from bondvpn.session.link import Link
-from bondvpn.session.reports import NEVER, SPACING_MAX_S, Learned, Learner, Reporter
+from bondvpn.session.reports import BETTER, HEARD_S, NEVER, SPACING_MAX_S, Learned, Learner, Reporter
 from bondvpn.stats import Drops
 from bondvpn.wire import feedback
 from bondvpn.wire.feedback import NO_DELAY, LaneReport
@@ -57,6 +57,35 @@ class Receiving:
         assert reports is not None
         (report,) = reports
         return report
+
+
+# -- by which link ----------------------------------------------------------------------------------
+def heard(srtt_s: float, at: float) -> Link:
+    link = Link(0, "line", QuietLinks(), Drops())
+    link.liveness.rtt.add(srtt_s)
+    link.last_received = at
+    return link
+
+
+def test_reports_stay_with_a_link_unless_another_is_much_quicker() -> None:
+    reporter = Reporter()
+    present, other, quick = heard(0.020, START), heard(0.020 * BETTER, START), heard(0.019 * BETTER, START)
+    assert reporter.link([]) is None
+    assert reporter.link([present]) is present
+    assert reporter.link([present, other]) is present
+    assert reporter.link([present, other, quick]) is quick
+    assert reporter.link([present]) is present
+
+
+@pytest.mark.parametrize("behind_s", [0.9 * HEARD_S, 1.1 * HEARD_S])
+def test_reports_leave_a_link_that_is_not_heard_any_more(behind_s: float) -> None:
+    reporter = Reporter()
+    quick, slow = heard(0.010, START), heard(0.100, START)
+    assert reporter.link([quick, slow]) is quick
+    slow.last_received += behind_s
+    assert reporter.link([quick, slow]) is (quick if behind_s < HEARD_S else slow)
+    quick.last_received = slow.last_received
+    assert reporter.link([quick, slow]) is quick
 
 
 # -- when -------------------------------------------------------------------------------------------

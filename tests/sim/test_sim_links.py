@@ -90,6 +90,32 @@ def test_alone_it_takes_longer() -> None:
     assert took >= 0.5
 
 
+def test_a_line_of_several_must_prove_itself_the_more_often_it_stalled() -> None:
+    world = opened()
+    keep_busy(world, 20)
+    took = []
+    for _ in range(3):
+        world.run(2)
+        world.lines[1].up = False
+        world.wait(lambda: world.client.active == world.server.active == [0], 1.0)
+        world.lines[1].up = True
+        took.append(world.wait(world.all_active, 1.0))
+    assert took[0] < 0.25
+    assert took[2] > 0.4
+
+
+def test_the_only_line_need_not_prove_itself_however_often_it_stalled() -> None:
+    """Three stalls within 30 s cost one line of several ten answers in a row: half a second."""
+    world = opened(Line(0))
+    keep_busy(world, 20)
+    for _ in range(3):
+        world.run(2)
+        world.lines[0].up = False
+        world.wait(lambda: world.client.active == world.server.active == [], 1.0)
+        world.lines[0].up = True
+        world.wait(world.all_active, 0.25)
+
+
 @pytest.mark.parametrize("away_s", [0.6, 2.9, 3.5, 10.0, 40.0])
 def test_a_line_that_comes_back_is_used_within_three_seconds(away_s: float) -> None:
     world = opened()
