@@ -20,7 +20,7 @@ SCRIPT = Path(__file__).with_name("udpload.py")
 SECONDS = 0.8
 DRAIN_S = 0.1
 LOSS_MAX = 0.005
-SENT_SHARE_MIN = 0.95  # of what was asked for: a source that has no core left offers no rate
+SENT_SHARE_MIN = 0.8  # of what was asked for: a source further behind offers no even rate
 START_PACKETS_PER_S = 40_000
 RESUME = 0.75  # of the last run's figure, where the next run's search starts
 BARE = "no tunnel"
@@ -73,12 +73,21 @@ def measure(runs: int) -> Outcome:
 def _search(figure: Figure, contender: Contender, size: int, starts: dict[str, float]) -> None:
     """One run's figure; `starts` remembers where the next one's search begins."""
     start = starts.get(contender.name, START_PACKETS_PER_S)
-    found = highest(lambda rate: probe(contender, size, rate), start)
+    passed: list[Probe] = []
+
+    def trial(rate: float) -> Probe:
+        tried = probe(contender, size, rate)
+        if tried.passed:
+            passed.append(tried)
+        return tried
+
+    found = highest(trial, start)
     if found is None:
         figure.add(0.0)
         return
-    rate, best = found
-    starts[contender.name] = rate * RESUME
+    starts[contender.name] = found[0] * RESUME
+    # Near the machine's end the source sends less than it is asked to; what it sent is the rate.
+    best = max((each for each in passed if each.asked_per_s <= found[0]), key=lambda each: each.packets_per_s)
     in_unit = size * 8 if figure.unit == "bit/s" else 1
     figure.add(best.packets_per_s * in_unit, best.cpu_s, best.received * size / 1e9)
 
@@ -139,8 +148,8 @@ BENCH = Bench(
     "packets",
     "UDP packets one by one",
     f"The highest rate up at a loss below {LOSS_MAX:.1%}, searched by steps of 1.4 and then by bisection to "
-    f"{FINE - 1:.0%}, the same for each; a probe lasts {SECONDS:g} s, and a rate has {TRIES} of them to "
-    "pass one. The source (`bench/udpload.py`) sends one packet a call, without GSO or sendmmsg, spread "
+    f"{FINE - 1:.0%}, the same for each; a probe lasts {SECONDS:g} s, and a rate counts when most of {TRIES} "
+    "pass. The source (`bench/udpload.py`) sends one packet a call, without GSO or sendmmsg, spread "
     f"evenly in time; the sink takes them one by one. Both run on this machine's cores too: “{BARE}” is "
     "what they carry over the bare veth. Payload sizes; rates are of payload.",
     measure,

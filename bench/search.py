@@ -25,7 +25,7 @@ def highest(trial: Callable[[float], P], start: float, *, fine: float = FINE) ->
 
     From `start` by factors of CLIMB up while it passes, or down while it fails, to a rate that passed below
     one that failed; then bisected in the geometric mean. Assumes that what passes at a rate passes below
-    it. A rate counts as failed when TRIES in a row fail: a stall of the machine must not halve a figure.
+    it. A rate passes when most of TRIES trials do: neither a stall of the machine nor luck decides.
     Raises ValueError for a start or a fineness that no search can end with.
     """
     if not (0 < start < math.inf and fine > 1):
@@ -34,8 +34,8 @@ def highest(trial: Callable[[float], P], start: float, *, fine: float = FINE) ->
     failed = math.inf
     rate = start
     for _ in range(RATES_MAX):
-        probe = next((probe for _ in range(TRIES) if (probe := trial(rate)).passed), None)
-        if probe is not None:
+        probe = _most_of(TRIES, trial, rate)
+        if probe.passed:
             best = rate, probe
         else:
             failed = rate
@@ -50,3 +50,13 @@ def highest(trial: Callable[[float], P], start: float, *, fine: float = FINE) ->
         else:
             rate = math.sqrt(failed * best[0])
     return best
+
+
+def _most_of(tries: int, trial: Callable[[float], P], rate: float) -> P:
+    """The trial that decides what most of them say."""
+    passed = failed = 0
+    while True:
+        probe = trial(rate)
+        passed, failed = passed + probe.passed, failed + (not probe.passed)
+        if 2 * max(passed, failed) > tries:
+            return probe

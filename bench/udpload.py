@@ -25,7 +25,7 @@ from collections import deque
 INTERVAL_S = 0.0001
 DRAIN_S = 0.001
 BUFFER_BYTES = 32 << 20
-BURST_MAX = 64  # after a pause; what could not be sent in time is not made up for
+BURST_MAX = 256  # after a pause: 1 ms at the highest rates; what is owed beyond that is not made up for
 PR_SET_TIMERSLACK = 29  # linux/prctl.h
 SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33  # asm-generic/socket.h
 PACKET_MAX_BYTES = 2048

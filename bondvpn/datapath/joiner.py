@@ -7,9 +7,9 @@ or one it has verified; joining computes it anew, which would mend a damaged one
 """
 
 import struct
-from typing import NamedTuple
 
 from bondvpn.wire import virtio
+from bondvpn.wire.datagram import IP_OFFSET, IPV4, UDP, UDP_BYTES, family_of
 from bondvpn.wire.virtio import VirtioHeader
 
 Buffer = bytes | bytearray | memoryview
@@ -19,27 +19,8 @@ JOINED_BYTES_MAX = 65_000
 DATAGRAM_BYTES_MAX = 1_600  # larger ones are not many
 
 _VOUCHED = virtio.F_NEEDS_CSUM | virtio.F_DATA_VALID
-_ETHERTYPE = 22  # offsets in a frame, virtio header included
-_IP = virtio.HEADER_BYTES + virtio.ETHERNET_BYTES
-_UDP = 17
-_UDP_CHECKSUM = 6
-_FRAGMENT = 0x3FFF  # more fragments, or an offset
+_UDP_CHECKSUM = 6  # offset in the UDP header
 _UINT16 = struct.Struct(">H")
-
-
-class _Family(NamedTuple):
-    """Where things are in a datagram of IPv4 without options, or IPv6 without extension headers."""
-
-    key: struct.Struct  # all that must be the same: not the IPv4 id and the checksums
-    protocol: int  # offset of the protocol or next header
-    length: int  # offset of the IP length
-    udp: int  # offset of the UDP header
-    addresses: int  # offset of the addresses, which reach up to the UDP header
-    counted: int  # where the IP length starts counting
-
-
-_IPV4 = _Family(struct.Struct("28s2x4s2x14s"), _IP + 9, _IP + 2, _IP + 20, _IP + 12, _IP)
-_IPV6 = _Family(struct.Struct("70s"), _IP + 6, _IP + 4, _IP + 40, _IP + 8, _IP + 40)
 
 
 class Joiner:
@@ -54,79 +35,86 @@ class Joiner:
         self._size = 0  # of all payloads
         self._first: list[Buffer] = []
         self._payload: list[Buffer] = []
-        self._family = _IPV4
+        self._family = IPV4
+
+    def follow(self, chunk: Buffer, start: int, length: int) -> bool:
+        """Hold the frame of `length` bytes that begins at `start` of `chunk`, if it continues what is held.
+
+        Its virtio header is then the same as that of the first, which was checked.
+        """
+        if (
+            length != self._length
+            or self._size > JOINED_BYTES_MAX - length
+            or self.count == JOINED_MAX
+            or self._family.key.unpack_from(chunk, start) != self._key
+        ):
+            return False
+        payload = chunk[start + self._family.udp + UDP_BYTES : start + length]
+        self._payload.append(payload)
+        self._size += len(payload)
+        self.count += 1
+        return True
 
     def take(self, parts: list[Buffer], length: int) -> bool:
         """Hold a frame (its virtio header checked), if it continues what is held or nothing is held.
 
         False: it is no datagram to join, or another flow's: flush, then offer it again or write it.
         """
-        if self.count:
-            if (
-                length != self._length
-                or self._size > JOINED_BYTES_MAX - length
-                or self.count == JOINED_MAX
-                or len(parts[0]) <= self._family.udp + 8
-                or self._family.key.unpack_from(parts[0]) != self._key
-            ):
+        head = parts[0]
+        if not self.count:
+            if not self._starts(head, length):
                 return False
-        elif not self._starts(parts, length):
+            self._length = length
+            self._first = parts
+        elif len(head) <= self._family.udp + UDP_BYTES or not self.follow(head, 0, length):
             return False
-        body = self._family.udp + 8
-        self._payload.append(parts[0][body:])
+        else:
+            self._payload += parts[1:]
+            self._size += length - len(head)
+            return True
+        body = self._family.udp + UDP_BYTES
+        self._payload.append(head[body:])
         self._payload += parts[1:]
-        self._size += length - body
-        self.count += 1
+        self._size = length - body
+        self.count = 1
         return True
 
-    def _starts(self, parts: list[Buffer], length: int) -> bool:
-        head = parts[0]
-        if not _IP < length <= DATAGRAM_BYTES_MAX or len(head) < _IPV4.udp + 8:
+    def _starts(self, head: Buffer, length: int) -> bool:
+        if not IP_OFFSET < length <= DATAGRAM_BYTES_MAX:
             return False
-        if not head[0] & _VOUCHED or head[1] != virtio.GSO_NONE or head[_ETHERTYPE + 1] not in {0x00, 0xDD}:
+        if not head[0] & _VOUCHED or head[1] != virtio.GSO_NONE:
             return False
-        ethertype = _UINT16.unpack_from(head, _ETHERTYPE)[0]
-        if ethertype == 0x0800 and head[_IP] == 0x45:
-            family = _IPV4
-            if _UINT16.unpack_from(head, _IP + 6)[0] & _FRAGMENT:
-                return False
-        elif ethertype == 0x86DD and len(head) > _IPV6.udp + 8:
-            family = _IPV6
-        else:
+        family = family_of(head)
+        if family is None or length <= family.udp + UDP_BYTES:
             return False
-        udp = family.udp
-        if head[family.protocol] != _UDP or length <= udp + 8:
-            return False
-        if _UINT16.unpack_from(head, udp + 4)[0] != length - udp:  # Ethernet padding, or a lie
+        if _UINT16.unpack_from(head, family.udp + 4)[0] != length - family.udp:  # Ethernet padding, or a lie
             return False
         if _UINT16.unpack_from(head, family.length)[0] != length - family.counted:
             return False
         self._family = family
         self._key = family.key.unpack_from(head)
-        self._length = length
-        self._first = parts
         return True
 
     def flush(self) -> tuple[list[Buffer], int]:
         """What is held as one frame, virtio header first, and its bytes; nothing is held afterwards."""
-        first, payload, size, count = self._first, self._payload, self._size, self.count
-        self.count = self._size = 0
+        first, payload, size, count, length = self._first, self._payload, self._size, self.count, self._length
+        self.count = self._size = self._length = 0
         self._payload = []
         if count == 1:
-            return first, self._length
+            return first, length
         family = self._family
-        body = family.udp + 8
+        body = family.udp + UDP_BYTES
         header = bytearray(first[0][:body])
         total = body + size
         _UINT16.pack_into(header, family.length, total - family.counted)
         _UINT16.pack_into(header, family.udp + 4, total - family.udp)
         # NEEDS_CSUM: the field holds the folded sum of the pseudo-header.
         words = struct.unpack_from(f">{(family.udp - family.addresses) // 2}H", header, family.addresses)
-        _UINT16.pack_into(header, family.udp + _UDP_CHECKSUM, _fold(sum(words) + _UDP + total - family.udp))
-        if family is _IPV4:
-            _UINT16.pack_into(header, _IP + 10, 0)
-            words = struct.unpack_from(">10H", header, _IP)
-            _UINT16.pack_into(header, _IP + 10, ~_fold(sum(words)) & 0xFFFF)
+        _UINT16.pack_into(header, family.udp + _UDP_CHECKSUM, _fold(sum(words) + UDP + total - family.udp))
+        if family is IPV4:
+            _UINT16.pack_into(header, IP_OFFSET + 10, 0)
+            words = struct.unpack_from(">10H", header, IP_OFFSET)
+            _UINT16.pack_into(header, IP_OFFSET + 10, ~_fold(sum(words)) & 0xFFFF)
         VirtioHeader(
             flags=virtio.F_NEEDS_CSUM,
             gso_type=virtio.GSO_UDP_L4,

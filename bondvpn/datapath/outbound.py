@@ -11,7 +11,7 @@
 
 from collections import deque
 from struct import Struct
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from bondvpn.bond.line import Scheduler
 from bondvpn.bond.sparse import SparseFlows
 from bondvpn.datapath.backlog import Lost, OutStream
 from bondvpn.datapath.slab import CHUNK_MAX_BYTES, RUN_MAX, ChunkSlab, Extent, SealSlab, drain, run_max
+from bondvpn.datapath.train import FrameSource, Train
 from bondvpn.session.keypair import SendLane
 from bondvpn.session.link import Link
 from bondvpn.stats import Drop, Drops
@@ -58,12 +59,6 @@ _OFFSET = Struct(">H")
 _TIME = Struct(">H")
 
 
-class FrameSource(Protocol):
-    """The TAP as seen from here."""
-
-    def read_into(self, buffers: list[memoryview]) -> int: ...
-
-
 class Outbound:
     """Carries one TAP's frames to the links of one session."""
 
@@ -79,6 +74,7 @@ class Outbound:
         self._enqueued = 0  # now, as the headers have it
         self._now = 0.0  # when the TAP is read
         self._sparse = SparseFlows()
+        self._train = Train(tap, self._overflow)
         self._small = False
         self.queue_limit = QUEUE_MAX_BYTES
         self.frames = 0
@@ -92,6 +88,7 @@ class Outbound:
         self._express = self._streams[EXPRESS]
         self._turns: deque[OutStream] = deque()  # bulk streams with something to send
         self._dispatching = False
+        self._train.forget()
         self._slab.clear()
         self._lost = Lost(self._slab)
         self.queued = 0  # bytes that wait for a line
@@ -101,6 +98,7 @@ class Outbound:
         self._slab.set_capacity(capacity)
         for stream in self._streams:
             stream.open = False  # a frame's chunks are of one size: the receiver counts on it
+        self._train.forget()
         self._express_max = min(EXPRESS_MAX_BYTES, capacity - RECORD_LENGTH_LEN - VIRTIO_BYTES)
         self._slots_needed = -(-(FRAME_MAX_BYTES + RECORD_LENGTH_LEN + 32) // capacity)
 
@@ -129,18 +127,22 @@ class Outbound:
         run_bytes = RUN_MAX // 2 * self._slab.capacity
         since_dispatch = self.queued
         slab, needed = self._slab, self._slots_needed
-        for i in range(SMALL_READS_PER_WAKEUP):
+        begun = self.frames
+        while (done := self.frames - begun) < SMALL_READS_PER_WAKEUP:
             if not slab.has_room(needed):
                 self.dispatch(now)
                 if not self._make_room():
                     return
-            length = self._read()
+            if self._train.stream is not None and self.queued + run_bytes <= self.queue_limit:
+                length = self._follow(min(SMALL_READS_PER_WAKEUP - done, run_bytes // self._train.length))
+            else:
+                length = self._read()
             if not length:
                 break
             if self.queued - since_dispatch >= run_bytes:
                 self.dispatch(now)
                 since_dispatch = self.queued
-            if i >= READS_PER_WAKEUP and not self._small:
+            if done >= READS_PER_WAKEUP and not self._small:
                 break
         self.dispatch(now)
 
@@ -167,25 +169,62 @@ class Outbound:
         if length > FRAME_MAX_BYTES:
             self._drops.count(Drop.FRAME)
             return length
-        record = length + RECORD_LENGTH_LEN
-        spill = record - SHORT_SLOTS * slab.capacity
+        spill = length + RECORD_LENGTH_LEN - SHORT_SLOTS * slab.capacity
         if self._small and spill > 0:
             self._spread(self._overflow[:spill], first + SHORT_SLOTS)
         self._small = spill <= 0
-        row = slab.chunk[first]
+        self._accept(length)
+        return length
+
+    def _follow(self, most: int) -> int:
+        """Like `_read`, but up to `most` frames of a train."""
+        train, slab = self._train, self._slab
+        length, stream = train.length, train.stream
+        if stream is None or not stream.queue or not slab.has_room(2 * self._slots_needed):
+            return self._read()
+        tail = stream.queue[-1]
+        room = tail.capacity - tail.last if stream.open else 0
+        if slab.next != tail.end or not (room or tail.last == slab.capacity):
+            return self._read()
+        frames, nbytes, stranger = train.read(slab, tail.end - 1, slab.capacity - room, most)
+        if frames:
+            self.frames += frames
+            self.bytes += frames * (length - VIRTIO_BYTES)
+            self.queued += nbytes
+            stream.waiting += nbytes
+            if room:
+                self._extend(stream, min(nbytes, room))
+            if nbytes > room:
+                first = slab.next
+                self._place(stream, nbytes - room, first_offset=NO_RECORD)
+                slab.offsets[first : slab.next] = train.offsets
+        if stranger is not None:
+            length = len(stranger) - RECORD_LENGTH_LEN
+            if length > FRAME_MAX_BYTES:
+                self._drops.count(Drop.FRAME)
+            else:
+                self._spread(stranger, slab.next)
+                self._accept(length)
+            return length
+        return frames if frames == most else self._read()
+
+    def _accept(self, length: int) -> None:
+        """A frame of `length` bytes lies in the first free slots, behind room for its record's length."""
+        row = self._slab.chunk[self._slab.next]
         _RECORD_LENGTH.pack_into(row, 0, length)
         self.frames += 1
         self.bytes += length - VIRTIO_BYTES
         frame = row[RECORD_LENGTH_LEN + VIRTIO_BYTES :]
-        length -= VIRTIO_BYTES
-        number = classify(frame, length, self._express_max)
-        if number and length <= self._express_max and self._sparse.admits(frame, self._now):
+        frame_length = length - VIRTIO_BYTES
+        number = classify(frame, frame_length, self._express_max)
+        if number and frame_length <= self._express_max and self._sparse.admits(frame, self._now):
             number = EXPRESS
         if number and self.queued >= self.queue_limit and self._beyond_share(self._streams[number]):
             self._drops.count(Drop.QUEUE)
-        else:
-            self._pack(number, record)
-        return length
+            return
+        if number and length + RECORD_LENGTH_LEN <= self._slab.capacity:
+            self._train.note(row[RECORD_LENGTH_LEN:], length, self._streams[number])
+        self._pack(number, length + RECORD_LENGTH_LEN)
 
     def _beyond_share(self, stream: OutStream) -> bool:
         """The queue is full: whether a frame of this stream is to be dropped. Who has less than a fair share
@@ -225,12 +264,17 @@ class Outbound:
     def _join(self, stream: OutStream, data: memoryview) -> None:
         """Append to the last chunk, which has room; a record begins here."""
         tail = stream.queue[-1]
-        fill = tail.last
-        tail.last = fill + len(data)
+        begun = DATA_HEADER_LEN + tail.last
+        self._slab.rows[tail.end - 1][begun : begun + len(data)] = data
+        self._extend(stream, len(data))
+
+    def _extend(self, stream: OutStream, nbytes: int) -> None:
+        """So many more bytes lie in the last chunk; a record begins with them."""
+        tail = stream.queue[-1]
         row = self._slab.rows[tail.end - 1]
-        row[DATA_HEADER_LEN + fill : DATA_HEADER_LEN + tail.last] = data
         if row[RECORD_OFFSET] == 0xFF and row[RECORD_OFFSET + 1] == 0xFF:
-            _OFFSET.pack_into(row, RECORD_OFFSET, fill)
+            _OFFSET.pack_into(row, RECORD_OFFSET, tail.last)
+        tail.last += nbytes
         if tail.capacity - tail.last < PADDING_BOUND:
             self._close(stream)
 

@@ -10,7 +10,7 @@ hole spared of a super-frame is rescued as whole TCP segments. After a hole at a
 frame is found by the offset in a later chunk's header.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from struct import Struct
 from typing import Protocol
 
@@ -53,10 +53,12 @@ class FrameSink(Protocol):
 class Assembler:
     """Cuts one stream's byte sequence into frames."""
 
-    __slots__ = ("_chunk_bytes", "_holes", "_lost", "_parts", "_sink", "_total", "need")
+    __slots__ = ("_chunk_bytes", "_holes", "_joins", "_lost", "_parts", "_sink", "_total", "need")
 
-    def __init__(self, sink: "Reassembly") -> None:
+    def __init__(self, sink: "Reassembly", joins: Callable[[Buffer, int, int], bool]) -> None:
+        """`joins`: whether the frame at a place in a chunk went to those that are held."""
         self._sink = sink
+        self._joins = joins
         self._parts: list[Buffer] = []  # of the frame under way
         self._total = 0  # its bytes
         self.need = 0  # bytes of it that are still to come
@@ -96,7 +98,8 @@ class Assembler:
                 self._total = length
                 self.need = end - size
                 return
-            self._sink.deliver([chunk[start:end]], length)
+            if not self._joins(chunk, start, length):
+                self._sink.deliver([chunk[start:end]], length)
             start = end
 
     def feed_run(self, chunks: list[memoryview]) -> int:
@@ -189,7 +192,7 @@ class Reassembly:
         """A new session: its streams start from zero."""
         self._joiner = Joiner()
         self._reorders: list[Reorder[Chunk]] = [Reorder() for _ in range(STREAMS)]
-        self._assemblers = [Assembler(self) for _ in range(STREAMS)]
+        self._assemblers = [Assembler(self, self._joiner.follow) for _ in range(STREAMS)]
         self._gaps: set[int] = set()  # streams that hold chunks: behind a gap, or not due yet
         self.patience_s = 0.0  # that the lines' delays ask for, on top of the hold
         self._express_seen = ReplayWindow(EXPRESS_WINDOW)
@@ -241,7 +244,7 @@ class Reassembly:
                 self._assemblers[EXPRESS].feed(chunk, offset)
             if self._assemblers[EXPRESS].need:  # a record that claims to go on elsewhere
                 self.drops.count(Drop.SEALED)
-                self._assemblers[EXPRESS] = Assembler(self)
+                self._assemblers[EXPRESS] = Assembler(self, self._joiner.follow)
 
     def _release(self, stream: int, reorder: Reorder[Chunk], assembler: Assembler, now: float) -> None:
         while (chunk := reorder.pop(now)) is not None:
@@ -285,20 +288,18 @@ class Reassembly:
     # -- out ------------------------------------------------------------------------------------
     def deliver(self, parts: list[Buffer], length: int) -> None:
         """One whole frame, its virtio header checked, on to the TAP."""
+        joiner = self._joiner
+        if joiner.count and joiner.take(parts, length):
+            return  # its headers are those of one that was checked
         head = parts[0]
         if len(head) < HEAD_BYTES and len(parts) > 1:
             head = b"".join(parts[:2])
         if not virtio.check(head, length, max_frame=MAX_FRAME_BYTES, uso=self._uso):
             self.drops.count(Drop.VIRTIO)
             return
-        if self._uso:
-            joiner = self._joiner
-            if joiner.take(parts, length):
-                return
-            if joiner.count:
-                self.flush()
-                if joiner.take(parts, length):
-                    return
+        self.flush()
+        if self._uso and joiner.take(parts, length):
+            return
         self._write(parts, length, 1)
 
     def flush(self) -> None:

@@ -12,9 +12,10 @@ from bondvpn.bond.flight import Piece
 from bondvpn.bond.line import Scheduler
 from bondvpn.bond.liveness import PROBE_IDLE_SERVER_S, LinkState
 from bondvpn.bond.weighted import Weighted
-from bondvpn.datapath.outbound import FrameSource, Outbound
+from bondvpn.datapath.outbound import Outbound
 from bondvpn.datapath.reassembly import FrameSink, Reassembly
 from bondvpn.datapath.slab import CHUNK_MAX_BYTES, SealSlab, chunk_capacity, run_frame_bytes
+from bondvpn.datapath.train import FrameSource
 from bondvpn.linux.journal import Journal, TapDevice
 from bondvpn.linux.netlink import Netlink, tunnel_routes
 from bondvpn.session.link import Link

@@ -40,11 +40,17 @@ def _ipv4(protocol: int, flow: int, l4: bytes) -> bytes:
     return b"\2" * 12 + b"\x08\x00" + header[:10] + struct.pack(">H", ~total & 0xFFFF) + header[12:] + l4
 
 
-def datagram(flow: int, number: int, size: int, *, port: int = 5004) -> bytes:
-    """A UDP frame of `size` bytes with its virtio header (at least 60); port 53 makes it express."""
-    body = struct.pack(">I", number) + _pattern(flow, number, max(size - VIRTIO_BYTES - 42 - 4, 4))
+def datagram(flow: int, number: int, size: int, *, port: int = 5004, ipv6: bool = False) -> bytes:
+    """A UDP frame of `size` bytes with its virtio header (at least 60, or 80); port 53 makes it express."""
+    headers = VIRTIO_BYTES + (62 if ipv6 else 42)
+    body = struct.pack(">I", number) + _pattern(flow, number, max(size - headers - 4, 4))
     udp = struct.pack(">HHHH", 40_000 + flow % 1000, port, 8 + len(body), 0) + body
-    return bytes(VIRTIO_BYTES) + _ipv4(17, flow, udp)
+    return bytes(VIRTIO_BYTES) + (_ipv6(17, flow, udp) if ipv6 else _ipv4(17, flow, udp))
+
+
+def _ipv6(protocol: int, flow: int, l4: bytes) -> bytes:
+    addresses = bytes((0xFD, *bytes(13), flow >> 8 & 255, flow & 255)) + bytes((0xFD, *bytes(14), 1))
+    return b"\2" * 12 + b"\x86\xdd" + struct.pack(">IHBB", 6 << 28, len(l4), protocol, 64) + addresses + l4
 
 
 def super_frame(flow: int, sequence: int, payload_bytes: int, gso_size: int) -> bytes:
