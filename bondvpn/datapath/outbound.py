@@ -46,7 +46,7 @@ from bondvpn.wire.virtio import HEADER_BYTES as VIRTIO_BYTES
 # when the slots run out all the same, the oldest chunks under way can no longer be sent again.
 SLOTS = 4096
 READS_PER_WAKEUP = 16  # then the other direction and the timers have their turn
-SMALL_READS_PER_WAKEUP = 64  # of frames that take no more than two slots
+SMALL_READS_PER_WAKEUP = 128  # of frames that take no more than two slots
 FRAME_MAX_BYTES = 65_535  # a record's length is 16 bits; gso_max_size keeps the kernel below
 QUEUE_MIN_BYTES = 24_000  # 16 full packets: 200 ms at 1 Mbit/s
 QUEUE_EXCESS = 2  # times its limit, whatever a stream's share
