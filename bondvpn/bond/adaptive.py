@@ -112,7 +112,8 @@ class Adaptive(Generic[L]):
 
     def express(self, now: float, but: L | None = None) -> L | None:
         best, soonest = None, inf
-        for line, arrival in zip(self.lines, self.arrivals(), strict=True):
+        arrivals = self.arrivals() if len(self.lines) > 1 else [0.0] * len(self.lines)
+        for line, arrival in zip(self.lines, arrivals, strict=True):
             if line.blocked or line is but or arrival >= soonest:
                 continue
             self._refill(line, now)

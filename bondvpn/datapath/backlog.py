@@ -35,6 +35,11 @@ class OutStream:
         queue = self.queue
         place = 0
         extent = queue[0]
+        if extent.count == 1 and not skip:  # an express frame, as a rule
+            queue.popleft()
+            self.open = self.open and bool(queue)
+            self.waiting -= extent.last
+            return extent
         skip //= extent.capacity
         while skip >= extent.count and place + 1 < len(queue):
             skip -= extent.count

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from cryptography.exceptions import InvalidTag
 
+from bondvpn.datapath import LONE_S
 from bondvpn.datapath.reassembly import Buffer, Offsets, Reassembly
 from bondvpn.datapath.slab import RECEIVE_BYTES, SEALED_MAX_BYTES, Nonces, OpenSlab, RunViews, drain
 from bondvpn.session.keypair import Keypair, LaneTable, ReceiveLane
@@ -48,6 +49,9 @@ class ControlPlane(Protocol):
 
     def reassembly_of(self, session: Session) -> Reassembly | None: ...
 
+    def delivered(self, session: Session, now: float) -> None:
+        """A frame of the session went to the TAP out of silence: the kernel may have answered it already."""
+
 
 class Inbound:
     """Receives for all tunnels of the process: the lane in each datagram says whose it is."""
@@ -62,6 +66,8 @@ class Inbound:
         self._runs: dict[int, RunViews] = {}
         self._slab = OpenSlab()
         self._nonces = Nonces(OpenSlab.ROWS)
+        self._came_at = 0.0  # when a datagram was received
+        self._lone = False  # nothing had come for LONE_S: it is delivered before anything else
         self._touched: set[Reassembly] = set()  # those that may hold views into the slab
 
     # -- 1. receive -----------------------------------------------------------------------------
@@ -79,12 +85,17 @@ class Inbound:
                 continue
             path = Path(socket, address, local)  # type: ignore[arg-type]  # one object, two views of it
             now = clock()
+            self._lone = now - self._came_at > LONE_S
+            self._came_at = now
             if length < segment * RUN_MIN or not self._run(length, segment, path, now):
                 for start in range(0, length, segment):
                     self._single(start, min(start + segment, length), path, now)
             left -= length
-            if left < 0:
+            if left < 0 or self._lone:
                 break
+        self._flush()
+
+    def _flush(self) -> None:
         for reassembly in self._touched:
             reassembly.flush()
 
@@ -118,17 +129,26 @@ class Inbound:
             return
         if not self._fresh(lane, counter, now):
             return
-        self._arrived(lane, counter, 1, size, path, now)
         if row[0] != DATA:
+            self._arrived(lane, counter, 1, size, path, now)
             lane.session.on_control(lane, bytes(row), path, now)
             return
         if sealed_len <= DATA_HEADER_LEN:
+            self._arrived(lane, counter, 1, size, path, now)
             self._drops.count(Drop.SEALED)
             return
         _, stream, sequence, sent, enqueued, offset = DATA_HEADER.unpack_from(row)
-        self._note(lane, 1, sent, stream != EXPRESS, now)
         self._slab.next = row_number + 1
-        self._deliver(lane, stream, sequence, [row[DATA_HEADER_LEN:]], [offset], (sent, enqueued), now)
+        chunks, clock = [row[DATA_HEADER_LEN:]], (sent, enqueued)
+        if stream == EXPRESS:
+            self._deliver(lane, stream, sequence, chunks, [offset], clock, now)
+            if self._lone:
+                self._flush()
+                self._control.delivered(lane.session, now)
+        self._arrived(lane, counter, 1, size, path, now)
+        self._note(lane, 1, sent, stream != EXPRESS, now)
+        if stream != EXPRESS:
+            self._deliver(lane, stream, sequence, chunks, [offset], clock, now)
 
     def _fresh(self, lane: ReceiveLane, counter: int, now: float) -> bool:
         """Authentic: now it may change state."""
@@ -230,6 +250,7 @@ class Inbound:
         lane.arrivals.data(count, sent, now)
         session = lane.session
         link = session.links.get(lane.number)
+        session.equaliser.note(lane.number, sent, now)
         session.reporter.noted(lane, link.srtt_s if link is not None else 0.0, now, bulk=bulk)
 
     def _deliver(
@@ -246,7 +267,9 @@ class Inbound:
         reassembly = self._control.reassembly_of(lane.session)
         if reassembly is not None:
             self._touched.add(reassembly)
+            if stream == EXPRESS:
+                reassembly.receive_express(sequence, chunks, offsets)
+                return
             equaliser = lane.session.equaliser
-            equaliser.note(lane.number, clock[0], now)
             reassembly.patience_s = max(lane.session.patience_s, equaliser.spread_s)
             reassembly.receive_run(stream, sequence, chunks, offsets, now, equaliser.release(clock[1], now))

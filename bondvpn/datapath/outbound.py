@@ -19,6 +19,7 @@ from bondvpn.bond.classify import EXPRESS_MAX_BYTES, classify
 from bondvpn.bond.flight import Piece
 from bondvpn.bond.line import Scheduler
 from bondvpn.bond.sparse import SparseFlows
+from bondvpn.datapath import LONE_S
 from bondvpn.datapath.backlog import Lost, OutStream
 from bondvpn.datapath.slab import CHUNK_MAX_BYTES, RUN_MAX, ChunkSlab, Extent, SealSlab, drain, run_max
 from bondvpn.datapath.train import FrameSource, Train
@@ -73,6 +74,7 @@ class Outbound:
         self._sequences = self._order << np.uint64(16)  # as they stand in a chunk's first 8 bytes
         self._enqueued = 0  # now, as the headers have it
         self._now = 0.0  # when the TAP is read
+        self._read_at = 0.0  # when it had a frame
         self._sparse = SparseFlows()
         self._train = Train(tap, self._overflow)
         self._small = False
@@ -122,6 +124,7 @@ class Outbound:
     # -- 1. read --------------------------------------------------------------------------------
     def on_readable(self, now: float) -> None:
         """Drain the TAP, but bounded; send what the lines have room for."""
+        lone = now - self._read_at > LONE_S and not self.queued
         self._now = now
         self._enqueued = time_of(now)
         run_bytes = RUN_MAX // 2 * self._slab.capacity
@@ -142,8 +145,10 @@ class Outbound:
             if self.queued - since_dispatch >= run_bytes:
                 self.dispatch(now)
                 since_dispatch = self.queued
-            if done >= READS_PER_WAKEUP and not self._small:
+            if lone or (done >= READS_PER_WAKEUP and not self._small):
                 break
+        if self.frames > begun:
+            self._read_at = now
         self.dispatch(now)
 
     def discard(self) -> None:

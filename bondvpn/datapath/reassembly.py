@@ -207,9 +207,6 @@ class Reassembly:
             self.drops.count(Drop.SEALED, len(chunks))
             return
         assembler = self._assemblers[stream]
-        if stream == EXPRESS:
-            self._express(sequence, chunks, offsets)
-            return
         reorder = self._reorders[stream]
         place = reorder.place(sequence)
         if place != reorder.expected or due > now:
@@ -232,7 +229,7 @@ class Reassembly:
         if reorder.held:
             self._release(stream, reorder, assembler, now)
 
-    def _express(self, sequence: int, chunks: list[memoryview], offsets: Offsets) -> None:
+    def receive_express(self, sequence: int, chunks: list[memoryview], offsets: Offsets) -> None:
         """Whole records in every chunk, and nothing to wait for; some come twice."""
         seen = self._express_seen
         ahead = sequence - seen.highest & SEQUENCE_MASK

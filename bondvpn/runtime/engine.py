@@ -156,6 +156,11 @@ class Engine:
     def reassembly_of(self, session: Session) -> Reassembly | None:
         return self._reassemblies.get(session)
 
+    def delivered(self, session: Session, now: float) -> None:
+        for tunnel in self.tunnels:
+            if tunnel.session is session:
+                tunnel.answer(now)
+
     # -- for the tunnels ------------------------------------------------------------------------
     def session_started(self, session: Session, reassembly: Reassembly) -> None:
         self._reassemblies[session] = reassembly

@@ -5,6 +5,7 @@ import pytest
 from frames import datagram, super_frame
 from tunnelends import INDEX, Receiver, Sender
 
+from bondvpn.datapath import LONE_S
 from bondvpn.datapath.slab import SEALED_MAX_BYTES, OpenSlab
 from bondvpn.session.keypair import MAX_LANES, REJECT_AFTER_S
 from bondvpn.session.link import Link, Path
@@ -267,8 +268,23 @@ def test_each_call_is_stamped() -> None:
     for one in some_datagrams()[:5]:
         receiver.socket.feed([one])
     times = iter(range(100))
-    receiver.inbound.on_readable(receiver.socket, lambda: float(next(times)))
+    receiver.inbound.on_readable(receiver.socket, lambda: next(times) * LONE_S / 2)
     assert next(times) >= 5
+
+
+def test_an_express_frame_out_of_silence_is_delivered_before_more_is_looked_for() -> None:
+    sender, receiver = Sender(), Receiver()
+    frames = [datagram(1, i, 200, port=53) for i in range(3)]
+    runs = [sealed_by(sender, data(0, i, record(frame))) for i, frame in enumerate(frames)]
+    for one in runs:
+        receiver.socket.feed([one])
+    receiver.now = 2 * LONE_S
+    receiver.inbound.on_readable(receiver.socket, lambda: receiver.now)
+    assert receiver.tap.written == frames[:1]
+    assert len(receiver.answerable) == 1
+    receiver.inbound.on_readable(receiver.socket, lambda: receiver.now + LONE_S / 2)
+    assert len(receiver.answerable) == 1
+    assert receiver.reassembly.frames == 3
 
 
 def test_the_ring_says_when_it_comes_round() -> None:

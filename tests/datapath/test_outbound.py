@@ -6,6 +6,7 @@ import pytest
 from frames import TCP_OVERHEAD_BYTES, VIRTIO_BYTES, ack, datagram, stream_of, super_frame
 from tunnelends import Datagram, Receiver, Sender
 
+from bondvpn.datapath import LONE_S
 from bondvpn.datapath.outbound import (
     QUEUE_EXCESS,
     QUEUE_MAX_BYTES,
@@ -104,6 +105,27 @@ def test_the_sequence_wraps() -> None:
         receiver.receive([one.data for one in run])
     assert receiver.tap.written == frames
     assert sender.out._streams[number].sequence < 100
+
+
+def test_a_frame_after_a_pause_leaves_before_more_are_looked_for() -> None:
+    sender = Sender()
+    sender.now += 2 * LONE_S
+    sender.tap.frames.extend(datagram(1, i, 200, port=53) for i in range(9))
+    sender.out.on_readable(sender.now)
+    assert (len(sender.tap.frames), len(sender.taken())) == (8, 1)
+    sender.out.on_readable(sender.now + LONE_S / 2)
+    assert not sender.tap.frames
+
+
+def test_while_frames_wait_for_a_line_a_pause_means_nothing() -> None:
+    """The TAP is then read every few milliseconds, and must not be read one by one."""
+    sender = Sender()
+    blocked(sender)
+    for _ in range(2):
+        sender.tap.frames.extend(datagram(1, i, 200) for i in range(9))
+        sender.out.on_readable(sender.now)
+        assert not sender.tap.frames
+        sender.now += 2 * LONE_S
 
 
 # -- bounds -----------------------------------------------------------------------------------------

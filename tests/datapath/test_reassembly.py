@@ -11,7 +11,7 @@ from tunnelends import FakeTap
 from bondvpn.bond.reorder import HOLD_S
 from bondvpn.datapath.reassembly import Reassembly
 from bondvpn.stats import Drop, Drops
-from bondvpn.wire.sealed import EXPRESS, NO_RECORD, PADDING_BOUND, SEQUENCE_MASK
+from bondvpn.wire.sealed import NO_RECORD, PADDING_BOUND, SEQUENCE_MASK
 
 STREAM = 5
 SIZE = 1000
@@ -214,7 +214,7 @@ def test_a_new_session_starts_from_zero() -> None:
 # -- express, and chunks that are not due yet ---------------------------------------------------------
 def express(reassembly: Reassembly, place: int, frame: bytes) -> None:
     chunk = len(frame).to_bytes(2, "big") + frame
-    reassembly.receive_run(EXPRESS, place & SEQUENCE_MASK, [memoryview(chunk)], [0], 0.0, 0.0)
+    reassembly.receive_express(place & SEQUENCE_MASK, [memoryview(chunk)], [0])
 
 
 @pytest.mark.parametrize("start", [0, 2**32 - 5], ids=["start", "wrap"])
@@ -246,7 +246,7 @@ def test_express_waits_for_nothing_and_takes_any_order() -> None:
 def test_an_express_record_that_goes_on_elsewhere_is_refused() -> None:
     bench = Bench()
     cut = (500).to_bytes(2, "big") + bytes(100)
-    bench.reassembly.receive_run(EXPRESS, 0, [memoryview(cut)], [0], 0.0, 0.0)
+    bench.reassembly.receive_express(0, [memoryview(cut)], [0])
     frame = datagram(1, 1, 300)
     express(bench.reassembly, 1, frame)
     bench.reassembly.flush()

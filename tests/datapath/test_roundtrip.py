@@ -18,6 +18,7 @@ from tunnelends import Receiver, Sender
 from bondvpn.bond.reorder import HOLD_S
 from bondvpn.bond.sparse import DENSE_S, FRAMES_MAX, WINDOW_S
 from bondvpn.datapath.slab import CHUNK_MAX_BYTES, OpenSlab, chunk_capacity
+from bondvpn.session.keypair import ReceiveLane
 from bondvpn.stats import Drop
 from bondvpn.wire.capabilities import CHACHA20_POLY1305
 from bondvpn.wire.sealed import DATA_HEADER_LEN, EXPRESS
@@ -129,13 +130,13 @@ def test_a_flow_of_datagrams_goes_express_until_it_is_dense() -> None:
     sender, receiver = Sender(rate_bps=SLOW_BPS, sparse=True), Receiver()
     frames = [datagram(1, i, 300) for i in range(3 * FRAMES_MAX)]
     seen: list[int] = []
-    plain = receiver.reassembly.receive_run
+    plain = receiver.inbound._deliver
 
-    def note(stream: int, *rest: Any) -> None:
+    def note(lane: ReceiveLane, stream: int, *rest: Any) -> None:
         seen.append(stream)
-        plain(stream, *rest)
+        plain(lane, stream, *rest)
 
-    receiver.reassembly.receive_run = note  # type: ignore[method-assign]
+    receiver.inbound._deliver = note  # type: ignore[method-assign, assignment]
     receiver.receive_each(datagrams_of(sender, frames))
     assert sorted(receiver.tap.written) == sorted(frames)
     assert set(seen) == {EXPRESS, stream_of(frames[0])}

@@ -171,6 +171,7 @@ class Receiver:
         self.reassembly = Reassembly(self.tap, self.drops, uso=uso)
         self.handshakes: list[bytes] = []
         self.confirmed: list[Any] = []
+        self.answerable: list[Any] = []
         self.socket = Inbox()
         self.now = 0.0
 
@@ -183,6 +184,9 @@ class Receiver:
 
     def reassembly_of(self, session: Any) -> Reassembly:
         return self.reassembly
+
+    def delivered(self, session: Any, now: float) -> None:
+        self.answerable.append(session)
 
     def receive(self, datagrams: Sequence[bytes], address: Any = ("192.0.2.7", 4000)) -> None:
         """One receive call."""
@@ -234,6 +238,7 @@ class Sender:
         if not sparse:
             self.out._sparse = NoSparseFlows()
         self.now = 100.0
+        self.out._read_at = self.now
 
     def send(self, frames: Iterable[bytes], *, within_s: float = 600.0) -> list[list[Datagram]]:
         """Carry `frames` until nothing waits; the runs it took."""
