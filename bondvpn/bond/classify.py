@@ -68,7 +68,7 @@ def classify(frame: memoryview, length: int, express_max: int = EXPRESS_MAX_BYTE
     """
     if length >= _PLAIN_TCP_BYTES:
         ethertype, first, traffic_class, total, fragment, protocol = _PLAIN_FIELDS(frame)
-        # TCP and UDP over IPv4 without tag or options are decided here: it would cost 0.9 µs below.
+        # TCP, UDP and ICMP over IPv4 without tag or options are decided here: it would cost 0.9 µs below.
         if ethertype == _IPV4 and first == 0x45 and not fragment & _FRAGMENT:
             if protocol == _TCP:
                 if (
@@ -83,6 +83,8 @@ def classify(frame: memoryview, length: int, express_max: int = EXPRESS_MAX_BYTE
                 if urgent and length <= express_max:
                     return EXPRESS
                 return 1 + (crc32(frame[26:38]) & _BULK_MASK)
+            if protocol == _ICMP and length <= express_max:
+                return EXPRESS
     return _classify_any(frame, length, length <= express_max)
 
 

@@ -176,6 +176,8 @@ class Tunnel:
     def _after_dispatch(self, now: float) -> None:
         """While no line has room the TAP is read only each REREAD_S: what is express must not wait behind
         what will be dropped."""
+        if self._reading and not self._out.waiting:
+            return
         full = self._out.full
         if full and self._reading:
             self._reread_at = now + REREAD_S
