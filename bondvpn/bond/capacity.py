@@ -72,7 +72,11 @@ SUSPECT_ROUNDS = 12
 STEADY_QUEUE_S = 0.002  # what a queue moves less than is none
 CONTENDED_BETA = 0.7  # RFC 9438, 4.6
 BASE_KEEP_S = 10.0  # as BBR's min_rtt: routes change
-PACE = 1.2  # times window / smoothed RTT
+PX = 1
+CLEAR = 0
+NEAR = 0.85
+REPW = 0.2
+PACE = 1.1  # times window / smoothed RTT
 PACE_STARTUP = 2.0
 PACE_STARTUP_RATE = 2.5  # times what was delivered: a shallow buffer takes no burst
 DRAIN_AFTER_S = 4.0  # without a short queue: well before the base delay would be forgotten
@@ -111,6 +115,7 @@ class Capacity:
         self._correction = 1.0
         self._careful_until = -inf  # after a lossy sample the correction grows slowly
         self._limited_at = -inf
+        self._ceiling = inf
         self._limited = False  # in this round
         self._round_at = -inf
         self._reported_at = -inf
@@ -150,7 +155,8 @@ class Capacity:
     @property
     def pace(self) -> float:
         """Bytes a second that may leave."""
-        pace = self.window / max(self.srtt_s, 0.001)
+        if PX: pace = self.window / max(self._span(max(self.srtt_s - self.base_rtt_s, 0.0)), 0.001)
+        else: pace = self.window / max(self.srtt_s, 0.001)
         if self.phase is Phase.STARTUP:
             known = max(self.rate, self._startup_rate)
             return min(PACE_STARTUP * pace, PACE_STARTUP_RATE * known, self.cap)
@@ -195,7 +201,8 @@ class Capacity:
         """`frame_bytes` came in all up to `arrived_s` by the receiver's clock, with `delay_s` as the smallest
         one-way delay since the last report; of `came` and `lost` datagrams it newly says so."""
         if now - self._reported_at < 1.0:
-            self.report_s += (now - self._reported_at - self.report_s) / 8
+            took = now - self._reported_at
+            self.report_s += (took - self.report_s) * (min(1.0, took / REPW) if REPW else 1/8)
         self._reported_at = now
         self._arrivals.append((arrived_s, frame_bytes))
         while len(self._arrivals) > 2 and self._arrivals[1][0] < arrived_s - self._history_s:
@@ -266,6 +273,7 @@ class Capacity:
             self._aim_scale *= AIM_LOWERED
             self._correction = min(self._correction, max(self._correction * LOSSY, LOSSY_MIN))
             self._careful_until = now + CAREFUL_S
+            self._ceiling = self.window
 
     # -- once a round ---------------------------------------------------------------------------
     def _round(self, now: float) -> None:
@@ -297,7 +305,10 @@ class Capacity:
     def _target(self, rate: float) -> float:
         # Just before a report all that came since the last one counts as under way: with less than that the
         # line is idle between two reports, R shrinks the window and the window R.
-        return rate * (self.base_rtt_s + max(self.report_s / 2 + self.queue_aim_s, self.report_s))
+        return rate * self._span(self.queue_aim_s)
+
+    def _span(self, queue_s: float) -> float:
+        return self.base_rtt_s + max(self.report_s / 2 + queue_s, self.report_s)
 
     def _startup(self, queue: float, largest: float) -> None:
         aim = self.queue_aim_s
@@ -313,7 +324,7 @@ class Capacity:
         if full or lossy or self._startup_flat >= STARTUP_ROUNDS_FLAT:
             self.phase = Phase.STEADY
             self.window = self._target(largest or self.rate)
-            self._rates.clear()
+            if CLEAR: self._rates.clear()
             if lossy and not full:
                 self._aim_scale = AIM_LOWERED
         elif queue < aim:
@@ -327,7 +338,7 @@ class Capacity:
         if queue > QUEUE_HIGH * aim:
             self._correction = max(self._correction * SHRINK, CORRECTION_MIN)
         elif queue < aim:
-            grow = GROW if now > self._careful_until else GROW_CAREFUL
+            grow = GROW if now > self._careful_until or self.window < NEAR * self._ceiling else GROW_CAREFUL
             self._correction = min(self._correction * grow, CORRECTION_MAX)
             self._window_before = self.window
         self._suspect_contention(queue, queue > QUEUE_HIGH * aim, now)
