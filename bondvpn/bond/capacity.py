@@ -117,6 +117,7 @@ class Capacity:
         self._limited_at = -inf
         self._ceiling = inf
         self._limited = False  # in this round
+        self._pressed = False  # more wanted to leave than did, in the present loss sample
         self._round_at = -inf
         self._reported_at = -inf
         self._arrivals: deque[tuple[float, int]] = deque()  # (receiver's clock, bytes in all)
@@ -169,11 +170,13 @@ class Capacity:
 
     def paced(self, in_flight: int) -> None:
         """Something wanted to leave before its time: at first, once much is under way, a limit too."""
+        self._pressed = True
         if self.phase is Phase.STARTUP and in_flight > self.window / 2:
             self._limited = True
 
     def refused(self, now: float) -> None:
         """Something wanted to leave and the window was full."""
+        self._pressed = True
         self._limited = True
         self._limited_at = now
 
@@ -264,10 +267,11 @@ class Capacity:
             return
         share = self._lost / total
         self._came = self._lost = 0
+        pressed, self._pressed = self._pressed, False
         if self.phase is Phase.STARTUP:
             return  # it overshoots by its nature
         self.loss += (share - self.loss) / 4
-        if not self._limited:
+        if not pressed:
             self._base_loss += (share - self._base_loss) / 4
         elif share > self._base_loss + LOSS_MARGIN and self.phase is Phase.STEADY:
             self._aim_scale *= AIM_LOWERED
