@@ -73,6 +73,8 @@ STEADY_QUEUE_S = 0.002  # what a queue moves less than is none
 CONTENDED_BETA = 0.7  # RFC 9438, 4.6
 BASE_KEEP_S = 10.0  # as BBR's min_rtt: routes change
 PX = 1
+HELD = 0.75
+GLIM = 1
 CLEAR = 0
 NEAR = 0.85
 REPW = 0.2
@@ -117,6 +119,7 @@ class Capacity:
         self._limited_at = -inf
         self._ceiling = inf
         self._limited = False  # in this round
+        self._held = False
         self._pressed = False  # more wanted to leave than did, in the present loss sample
         self._round_at = -inf
         self._reported_at = -inf
@@ -171,8 +174,10 @@ class Capacity:
     def paced(self, in_flight: int) -> None:
         """Something wanted to leave before its time: at first, once much is under way, a limit too."""
         self._pressed = True
-        if self.phase is Phase.STARTUP and in_flight > self.window / 2:
-            self._limited = True
+        if self.phase is Phase.STARTUP:
+            self._limited = self._limited or in_flight > self.window / 2
+        else:
+            self._held = self._held or in_flight > HELD * self.window
 
     def refused(self, now: float) -> None:
         """Something wanted to leave and the window was full."""
@@ -219,7 +224,7 @@ class Capacity:
         if now - self._round_at >= max(self.base_rtt_s, ROUND_MIN_S):
             self._round(now)
             self._round_at = now
-            self._limited = False
+            self._limited = self._held = False
             self._round_came = self._round_lost = 0
 
     @property
@@ -341,7 +346,7 @@ class Capacity:
         aim = self.queue_aim_s
         if queue > QUEUE_HIGH * aim:
             self._correction = max(self._correction * SHRINK, CORRECTION_MIN)
-        elif queue < aim:
+        elif queue < aim and (not GLIM or self._limited or self._held):
             grow = GROW if now > self._careful_until or self.window < NEAR * self._ceiling else GROW_CAREFUL
             self._correction = min(self._correction * grow, CORRECTION_MAX)
             self._window_before = self.window
@@ -355,7 +360,7 @@ class Capacity:
         if target < self.window:
             if self._limited or queue > 2 * aim:
                 self.window += (target - self.window) / 2
-        elif self._limited or self._drained:
+        elif self._limited or self._held or self._drained:
             self.window = target if self._drained else min(target, self.window * STEP_MAX)
         self._drained = False
 
