@@ -72,7 +72,6 @@ SUSPECT_ROUNDS = 12
 STEADY_QUEUE_S = 0.002  # what a queue moves less than is none
 CONTENDED_BETA = 0.7  # RFC 9438, 4.6
 BASE_KEEP_S = 10.0  # as BBR's min_rtt: routes change
-PX = 1
 HELD = 0.75
 GLIM = 1
 CLEAR = 0
@@ -159,12 +158,12 @@ class Capacity:
     @property
     def pace(self) -> float:
         """Bytes a second that may leave."""
-        if PX: pace = self.window / max(self._span(max(self.srtt_s - self.base_rtt_s, 0.0)), 0.001)
-        else: pace = self.window / max(self.srtt_s, 0.001)
         if self.phase is Phase.STARTUP:
             known = max(self.rate, self._startup_rate)
+            pace = self.window / max(self.srtt_s, 0.001)
             return min(PACE_STARTUP * pace, PACE_STARTUP_RATE * known, self.cap)
-        return min(PACE * pace, self.cap)
+        span = self._span(max(self.srtt_s - self.base_rtt_s, 0.0))
+        return min(PACE * self.window / max(span, 0.001), self.cap)
 
     @property
     def known_rate(self) -> float:
@@ -283,6 +282,8 @@ class Capacity:
             self._correction = min(self._correction, max(self._correction * LOSSY, LOSSY_MIN))
             self._careful_until = now + CAREFUL_S
             self._ceiling = self.window
+            largest = max((rate for _, rate in self._rates), default=self.rate)
+            self.window = min(self.window, self._target(largest) * self._correction)
 
     # -- once a round ---------------------------------------------------------------------------
     def _round(self, now: float) -> None:
@@ -358,7 +359,7 @@ class Capacity:
             return
         target = self._target(largest) * self._correction
         if target < self.window:
-            if self._limited or queue > 2 * aim:
+            if (self._limited and queue >= aim) or queue > 2 * aim or self._drained:
                 self.window += (target - self.window) / 2
         elif self._limited or self._held or self._drained:
             self.window = target if self._drained else min(target, self.window * STEP_MAX)
