@@ -73,10 +73,9 @@ STEADY_QUEUE_S = 0.002  # what a queue moves less than is none
 CONTENDED_BETA = 0.7  # RFC 9438, 4.6
 BASE_KEEP_S = 10.0  # as BBR's min_rtt: routes change
 HELD = 0.75
-GLIM = 1
-CLEAR = 0
 NEAR = 0.85
-REPW = 0.2
+REPORT_MEAN_S = 0.2
+QUEUE_MEAN_S = 0.04
 PACE = 1.1  # times window / smoothed RTT
 PACE_STARTUP = 2.0
 PACE_STARTUP_RATE = 2.5  # times what was delivered: a shallow buffer takes no burst
@@ -122,6 +121,8 @@ class Capacity:
         self._pressed = False  # more wanted to leave than did, in the present loss sample
         self._round_at = -inf
         self._reported_at = -inf
+        self._settled_at = inf  # when what STARTUP sent has been reported
+        self._queued_at = -inf  # when the queue delay was last told
         self._arrivals: deque[tuple[float, int]] = deque()  # (receiver's clock, bytes in all)
         self._rates: deque[tuple[float, float]] = deque()  # (when, delivered in a limited round)
         self._queues: deque[tuple[float, float]] = deque()  # (when, queue delay)
@@ -209,7 +210,7 @@ class Capacity:
         one-way delay since the last report; of `came` and `lost` datagrams it newly says so."""
         if now - self._reported_at < 1.0:
             took = now - self._reported_at
-            self.report_s += (took - self.report_s) * (min(1.0, took / REPW) if REPW else 1/8)
+            self.report_s += (took - self.report_s) * min(1.0, took / REPORT_MEAN_S)
         self._reported_at = now
         self._arrivals.append((arrived_s, frame_bytes))
         while len(self._arrivals) > 2 and self._arrivals[1][0] < arrived_s - self._history_s:
@@ -233,7 +234,8 @@ class Capacity:
     def _note_delay(self, delay_s: float, now: float) -> None:
         self._base_delay.add(delay_s, now)
         queue = max(0.0, delay_s - self._base_delay.value - DATAGRAM_BYTES / self.rate)
-        self.queue_s += (queue - self.queue_s) / 4
+        self.queue_s += (queue - self.queue_s) * min(1.0, (now - self._queued_at) / QUEUE_MEAN_S)
+        self._queued_at = now
         if self._last_delay is not None:
             self.jitter_s += (abs(delay_s - self._last_delay) - self.jitter_s) / 32
         self._last_delay = delay_s
@@ -272,7 +274,7 @@ class Capacity:
         share = self._lost / total
         self._came = self._lost = 0
         pressed, self._pressed = self._pressed, False
-        if self.phase is Phase.STARTUP:
+        if now < self._settled_at:
             return  # it overshoots by its nature
         self.loss += (share - self.loss) / 4
         if not pressed:
@@ -291,7 +293,7 @@ class Capacity:
         queue = min((queue for at, queue in self._queues if at >= now - span), default=0.0)
         largest = self._largest_rate(now)
         if self.phase is Phase.STARTUP:
-            self._startup(queue, largest)
+            self._startup(queue, largest, now)
         elif self.phase is Phase.STEADY:
             self._steady(queue, largest, now)
         else:
@@ -320,7 +322,7 @@ class Capacity:
     def _span(self, queue_s: float) -> float:
         return self.base_rtt_s + max(self.report_s / 2 + queue_s, self.report_s)
 
-    def _startup(self, queue: float, largest: float) -> None:
+    def _startup(self, queue: float, largest: float, now: float) -> None:
         aim = self.queue_aim_s
         full = queue >= QUEUE_HIGH * aim
         total = self._round_came + self._round_lost
@@ -334,7 +336,7 @@ class Capacity:
         if full or lossy or self._startup_flat >= STARTUP_ROUNDS_FLAT:
             self.phase = Phase.STEADY
             self.window = self._target(largest or self.rate)
-            if CLEAR: self._rates.clear()
+            self._settled_at = now + self.srtt_s + self.report_s
             if lossy and not full:
                 self._aim_scale = AIM_LOWERED
         elif queue < aim:
@@ -347,7 +349,7 @@ class Capacity:
         aim = self.queue_aim_s
         if queue > QUEUE_HIGH * aim:
             self._correction = max(self._correction * SHRINK, CORRECTION_MIN)
-        elif queue < aim and (not GLIM or self._limited or self._held):
+        elif queue < aim and (self._limited or self._held):
             grow = GROW if now > self._careful_until or self.window < NEAR * self._ceiling else GROW_CAREFUL
             self._correction = min(self._correction * grow, CORRECTION_MAX)
             self._window_before = self.window
