@@ -62,7 +62,7 @@ STARTUP_RATE_GROWTH = 1.25
 LOSS_STARTUP = 0.05
 LOSS_STARTUP_DATAGRAMS = 4
 LOSS_MARGIN = 0.05
-LOSS_SAMPLE = 200  # datagrams: at 2.5 % random loss its share then varies by 1.1 %
+LOSS_SAMPLE = 400  # datagrams: at 2.5 % random loss its share then varies by 0.8 %
 AIM_LOWERED, AIM_RAISED = 0.7, 1.002  # by a lossy sample, by a round
 # Below 1 the window would be less than what brings R, and both would shrink each other.
 LOSSY, LOSSY_MIN = 0.9, 1.0  # of the correction, by a lossy sample
@@ -335,8 +335,9 @@ class Capacity:
             self._startup_rate, self._startup_flat = largest, 0
         if full or lossy or self._startup_flat >= STARTUP_ROUNDS_FLAT:
             self.phase = Phase.STEADY
-            self.window = self._target(largest or self.rate)
-            self._settled_at = now + self.srtt_s + self.report_s
+            rate = largest or self.rate
+            self._settled_at = now + self.base_rtt_s + self.report_s + self.window / rate
+            self.window = self._target(rate)
             if lossy and not full:
                 self._aim_scale = AIM_LOWERED
         elif queue < aim:
