@@ -25,7 +25,11 @@ The base is the smallest delay of the last BASE_KEEP_S. A queue that is kept for
 it, so a line whose queue was never short for DRAIN_AFTER_S is drained for a round.
 
 A line that loses more than LOSS_MARGIN above what it loses unloaded has a shallower buffer than the queue
-aimed at (or a policer): the aim and the window are lowered. Other loss means nothing here.
+aimed at (or a policer): the aim and the window are lowered, and near the window that lost growth is slow for
+CAREFUL_S; well below it, it is as ever. Other loss means nothing here, nor does what STARTUP loses.
+
+A short queue is no reason to shrink: R x span is the least that brings R, so whatever the model leaves out
+would make the window shrink R and R the window. It grows only while it (or the pacer) holds something back.
 """
 
 from collections import deque
@@ -45,6 +49,8 @@ RATE_DATAGRAMS = 4  # on a slow line the window is as long as it takes for so ma
 RATE_KEEP_S = 0.300
 RATE_KEEP_ROUNDS = 3
 MEAN_RATE_S = 0.200  # for the scheduler: mean over so long
+QUEUE_MEAN_S = 0.040  # a sample weighs by its age: an idle line's come seconds apart
+REPORT_MEAN_S = 0.200  # an interval weighs by its length: the long ones are what the window must cover
 QUEUE_AIM_S = 0.005
 QUEUE_AIM_MIN_S = 0.001
 QUEUE_AIM_MAX_S = 0.030
@@ -67,16 +73,16 @@ AIM_LOWERED, AIM_RAISED = 0.7, 1.002  # by a lossy sample, by a round
 # Below 1 the window would be less than what brings R, and both would shrink each other.
 LOSSY, LOSSY_MIN = 0.9, 1.0  # of the correction, by a lossy sample
 CAREFUL_S = 5.0
+NEAR_LOSSY = 0.85  # of the window that lost: below it growth is as ever (as BBRv3's inflight_hi)
 GROW_CAREFUL = 1.001
 SUSPECT_ROUNDS = 12
 STEADY_QUEUE_S = 0.002  # what a queue moves less than is none
 CONTENDED_BETA = 0.7  # RFC 9438, 4.6
 BASE_KEEP_S = 10.0  # as BBR's min_rtt: routes change
-HELD = 0.75
-NEAR = 0.85
-REPORT_MEAN_S = 0.2
-QUEUE_MEAN_S = 0.04
-PACE = 1.1  # times window / smoothed RTT
+HELD = 0.75  # of the window under way, and what the pacer holds back is what the line lacks
+# Times window / what a window takes with the present queue: room to catch up after a late wake-up. At 1.2 a
+# window leaves in bursts that a buffer of 6 ms cannot take (measured: 0.84 of Σ).
+PACE = 1.1
 PACE_STARTUP = 2.0
 PACE_STARTUP_RATE = 2.5  # times what was delivered: a shallow buffer takes no burst
 DRAIN_AFTER_S = 4.0  # without a short queue: well before the base delay would be forgotten
@@ -114,10 +120,10 @@ class Capacity:
         self._aim_scale = 1.0
         self._correction = 1.0
         self._careful_until = -inf  # after a lossy sample the correction grows slowly
+        self._lossy_window = inf  # with which that sample was lost
         self._limited_at = -inf
-        self._ceiling = inf
         self._limited = False  # in this round
-        self._held = False
+        self._held = False  # by the pacer, in this round
         self._pressed = False  # more wanted to leave than did, in the present loss sample
         self._round_at = -inf
         self._reported_at = -inf
@@ -172,7 +178,7 @@ class Capacity:
         return self.rate if self.phase is not Phase.STARTUP or self.cap != inf else 0.0
 
     def paced(self, in_flight: int) -> None:
-        """Something wanted to leave before its time: at first, once much is under way, a limit too."""
+        """Something wanted to leave before its time: once much is under way, a limit too."""
         self._pressed = True
         if self.phase is Phase.STARTUP:
             self._limited = self._limited or in_flight > self.window / 2
@@ -283,7 +289,7 @@ class Capacity:
             self._aim_scale *= AIM_LOWERED
             self._correction = min(self._correction, max(self._correction * LOSSY, LOSSY_MIN))
             self._careful_until = now + CAREFUL_S
-            self._ceiling = self.window
+            self._lossy_window = self.window
             largest = max((rate for _, rate in self._rates), default=self.rate)
             self.window = min(self.window, self._target(largest) * self._correction)
 
@@ -320,6 +326,7 @@ class Capacity:
         return rate * self._span(self.queue_aim_s)
 
     def _span(self, queue_s: float) -> float:
+        """What a window takes from the first datagram to the report on the last."""
         return self.base_rtt_s + max(self.report_s / 2 + queue_s, self.report_s)
 
     def _startup(self, queue: float, largest: float, now: float) -> None:
@@ -351,7 +358,11 @@ class Capacity:
         if queue > QUEUE_HIGH * aim:
             self._correction = max(self._correction * SHRINK, CORRECTION_MIN)
         elif queue < aim and (self._limited or self._held):
-            grow = GROW if now > self._careful_until or self.window < NEAR * self._ceiling else GROW_CAREFUL
+            grow = (
+                GROW
+                if now > self._careful_until or self.window < NEAR_LOSSY * self._lossy_window
+                else GROW_CAREFUL
+            )
             self._correction = min(self._correction * grow, CORRECTION_MAX)
             self._window_before = self.window
         self._suspect_contention(queue, queue > QUEUE_HIGH * aim, now)
