@@ -358,11 +358,8 @@ class Capacity:
         if queue > QUEUE_HIGH * aim:
             self._correction = max(self._correction * SHRINK, CORRECTION_MIN)
         elif queue < aim and (self._limited or self._held):
-            grow = (
-                GROW
-                if now > self._careful_until or self.window < NEAR_LOSSY * self._lossy_window
-                else GROW_CAREFUL
-            )
+            careful = now < self._careful_until and self.window > NEAR_LOSSY * self._lossy_window
+            grow = GROW_CAREFUL if careful else GROW
             self._correction = min(self._correction * grow, CORRECTION_MAX)
             self._window_before = self.window
         self._suspect_contention(queue, queue > QUEUE_HIGH * aim, now)
