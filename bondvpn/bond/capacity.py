@@ -50,6 +50,7 @@ RATE_KEEP_S = 0.300
 RATE_KEEP_ROUNDS = 3
 MEAN_RATE_S = 0.200  # for the scheduler: mean over so long
 QUEUE_MEAN_S = 0.040  # a sample weighs by its age: an idle line's come seconds apart
+REPORT_WEIGHT_MAX = 1 / 8  # nothing came meanwhile, perhaps because nothing was sent
 REPORT_MEAN_S = 0.200  # an interval weighs by its length: the long ones are what the window must cover
 QUEUE_AIM_S = 0.005
 QUEUE_AIM_MIN_S = 0.001
@@ -165,12 +166,13 @@ class Capacity:
     @property
     def pace(self) -> float:
         """Bytes a second that may leave."""
+        at_once = self.window / max(self.srtt_s, 0.001)
         if self.phase is Phase.STARTUP:
             known = max(self.rate, self._startup_rate)
-            pace = self.window / max(self.srtt_s, 0.001)
-            return min(PACE_STARTUP * pace, PACE_STARTUP_RATE * known, self.cap)
-        span = self._span(max(self.srtt_s - self.base_rtt_s, 0.0))
-        return min(PACE * self.window / max(span, 0.001), self.cap)
+            return min(PACE_STARTUP * at_once, PACE_STARTUP_RATE * known, self.cap)
+        evenly = self.window / max(self._span(max(self.srtt_s - self.base_rtt_s, 0.0)), 0.001)
+        # Reports that were seldom while little was sent must not slow down what begins now.
+        return min(max(PACE * evenly, self.rate), PACE * at_once, self.cap)
 
     @property
     def known_rate(self) -> float:
@@ -216,7 +218,7 @@ class Capacity:
         one-way delay since the last report; of `came` and `lost` datagrams it newly says so."""
         if now - self._reported_at < 1.0:
             took = now - self._reported_at
-            self.report_s += (took - self.report_s) * min(1.0, took / REPORT_MEAN_S)
+            self.report_s += (took - self.report_s) * min(REPORT_WEIGHT_MAX, took / REPORT_MEAN_S)
         self._reported_at = now
         self._arrivals.append((arrived_s, frame_bytes))
         while len(self._arrivals) > 2 and self._arrivals[1][0] < arrived_s - self._history_s:
