@@ -26,6 +26,8 @@ QUEUE_FULL = 0.5  # of the queue's limit: from here on a worse tier helps
 # The queue must exceed what the faster lines bring in a slow one's delay, or that one gets no chunk; only
 # 40 ms on top of it cost cubic 3 % (design.md, 5). What is known at first is too little.
 QUEUE_S = 0.1
+BURST_MIN_S = 0.001  # timers fire so late
+BURST_AIM = 0.4  # of the queue aimed at: what is lowered for a shallow buffer must not be burst through
 BURST_S = 0.002  # of the pace; on a slow line a datagram
 QUEUE_STARTUP_S = 0.3
 QUEUE_STARTUP_BYTES = 200_000
@@ -156,7 +158,9 @@ class Adaptive(Generic[L]):
 
     @staticmethod
     def _refill(line: L, now: float) -> None:
-        line.pacer.set_rate(line.capacity.pace, BURST_S)
+        capacity = line.capacity
+        burst = max(BURST_MIN_S, min(BURST_S, BURST_AIM * capacity.queue_aim_s))
+        line.pacer.set_rate(capacity.pace, burst)
         line.pacer.refill(now)
 
     @staticmethod

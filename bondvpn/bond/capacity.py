@@ -25,7 +25,11 @@ The base is the smallest delay of the last BASE_KEEP_S. A queue that is kept for
 it, so a line whose queue was never short for DRAIN_AFTER_S is drained for a round.
 
 A line that loses more than LOSS_MARGIN above what it loses unloaded has a shallower buffer than the queue
-aimed at (or a policer): the aim and the window are lowered. Other loss means nothing here.
+aimed at (or a policer): the aim and the window are lowered, and near the window that lost growth is slow for
+CAREFUL_S; well below it, it is as ever. Other loss means nothing here, nor does what STARTUP loses.
+
+A short queue is no reason to shrink: R x span is the least that brings R, so whatever the model leaves out
+would make the window shrink R and R the window. It grows only while it (or the pacer) holds something back.
 """
 
 from collections import deque
@@ -45,6 +49,9 @@ RATE_DATAGRAMS = 4  # on a slow line the window is as long as it takes for so ma
 RATE_KEEP_S = 0.300
 RATE_KEEP_ROUNDS = 3
 MEAN_RATE_S = 0.200  # for the scheduler: mean over so long
+QUEUE_MEAN_S = 0.040  # a sample weighs by its age: an idle line's come seconds apart
+REPORT_WEIGHT_MAX = 1 / 8  # nothing came meanwhile, perhaps because nothing was sent
+REPORT_MEAN_S = 0.200  # an interval weighs by its length: the long ones are what the window must cover
 QUEUE_AIM_S = 0.005
 QUEUE_AIM_MIN_S = 0.001
 QUEUE_AIM_MAX_S = 0.030
@@ -62,17 +69,21 @@ STARTUP_RATE_GROWTH = 1.25
 LOSS_STARTUP = 0.05
 LOSS_STARTUP_DATAGRAMS = 4
 LOSS_MARGIN = 0.05
-LOSS_SAMPLE = 200  # datagrams: at 2.5 % random loss its share then varies by 1.1 %
+LOSS_SAMPLE = 400  # datagrams: at 2.5 % random loss its share then varies by 0.8 %
 AIM_LOWERED, AIM_RAISED = 0.7, 1.002  # by a lossy sample, by a round
 # Below 1 the window would be less than what brings R, and both would shrink each other.
 LOSSY, LOSSY_MIN = 0.9, 1.0  # of the correction, by a lossy sample
 CAREFUL_S = 5.0
+NEAR_LOSSY = 0.85  # of the window that lost: below it growth is as ever (as BBRv3's inflight_hi)
 GROW_CAREFUL = 1.001
 SUSPECT_ROUNDS = 12
 STEADY_QUEUE_S = 0.002  # what a queue moves less than is none
 CONTENDED_BETA = 0.7  # RFC 9438, 4.6
 BASE_KEEP_S = 10.0  # as BBR's min_rtt: routes change
-PACE = 1.2  # times window / smoothed RTT
+HELD = 0.75  # of the window under way, and what the pacer holds back is what the line lacks
+# Times window / what a window takes with the present queue: room to catch up after a late wake-up. At 1.2 a
+# window leaves in bursts that a buffer of 6 ms cannot take (measured: 0.84 of Σ).
+PACE = 1.1
 PACE_STARTUP = 2.0
 PACE_STARTUP_RATE = 2.5  # times what was delivered: a shallow buffer takes no burst
 DRAIN_AFTER_S = 4.0  # without a short queue: well before the base delay would be forgotten
@@ -110,10 +121,15 @@ class Capacity:
         self._aim_scale = 1.0
         self._correction = 1.0
         self._careful_until = -inf  # after a lossy sample the correction grows slowly
+        self._lossy_window = inf  # with which that sample was lost
         self._limited_at = -inf
         self._limited = False  # in this round
+        self._held = False  # by the pacer, in this round
+        self._pressed = False  # more wanted to leave than did, in the present loss sample
         self._round_at = -inf
         self._reported_at = -inf
+        self._settled_at = inf  # when what STARTUP sent has been reported
+        self._queued_at = -inf  # when the queue delay was last told
         self._arrivals: deque[tuple[float, int]] = deque()  # (receiver's clock, bytes in all)
         self._rates: deque[tuple[float, float]] = deque()  # (when, delivered in a limited round)
         self._queues: deque[tuple[float, float]] = deque()  # (when, queue delay)
@@ -150,11 +166,13 @@ class Capacity:
     @property
     def pace(self) -> float:
         """Bytes a second that may leave."""
-        pace = self.window / max(self.srtt_s, 0.001)
+        at_once = self.window / max(self.srtt_s, 0.001)
         if self.phase is Phase.STARTUP:
             known = max(self.rate, self._startup_rate)
-            return min(PACE_STARTUP * pace, PACE_STARTUP_RATE * known, self.cap)
-        return min(PACE * pace, self.cap)
+            return min(PACE_STARTUP * at_once, PACE_STARTUP_RATE * known, self.cap)
+        evenly = self.window / max(self._span(max(self.srtt_s - self.base_rtt_s, 0.0)), 0.001)
+        # Reports that were seldom while little was sent must not slow down what begins now.
+        return min(max(PACE * evenly, self.rate), PACE * at_once, self.cap)
 
     @property
     def known_rate(self) -> float:
@@ -162,12 +180,16 @@ class Capacity:
         return self.rate if self.phase is not Phase.STARTUP or self.cap != inf else 0.0
 
     def paced(self, in_flight: int) -> None:
-        """Something wanted to leave before its time: at first, once much is under way, a limit too."""
-        if self.phase is Phase.STARTUP and in_flight > self.window / 2:
-            self._limited = True
+        """Something wanted to leave before its time: once much is under way, a limit too."""
+        self._pressed = True
+        if self.phase is Phase.STARTUP:
+            self._limited = self._limited or in_flight > self.window / 2
+        else:
+            self._held = self._held or in_flight > HELD * self.window
 
     def refused(self, now: float) -> None:
         """Something wanted to leave and the window was full."""
+        self._pressed = True
         self._limited = True
         self._limited_at = now
 
@@ -195,7 +217,8 @@ class Capacity:
         """`frame_bytes` came in all up to `arrived_s` by the receiver's clock, with `delay_s` as the smallest
         one-way delay since the last report; of `came` and `lost` datagrams it newly says so."""
         if now - self._reported_at < 1.0:
-            self.report_s += (now - self._reported_at - self.report_s) / 8
+            took = now - self._reported_at
+            self.report_s += (took - self.report_s) * min(REPORT_WEIGHT_MAX, took / REPORT_MEAN_S)
         self._reported_at = now
         self._arrivals.append((arrived_s, frame_bytes))
         while len(self._arrivals) > 2 and self._arrivals[1][0] < arrived_s - self._history_s:
@@ -209,7 +232,7 @@ class Capacity:
         if now - self._round_at >= max(self.base_rtt_s, ROUND_MIN_S):
             self._round(now)
             self._round_at = now
-            self._limited = False
+            self._limited = self._held = False
             self._round_came = self._round_lost = 0
 
     @property
@@ -219,7 +242,8 @@ class Capacity:
     def _note_delay(self, delay_s: float, now: float) -> None:
         self._base_delay.add(delay_s, now)
         queue = max(0.0, delay_s - self._base_delay.value - DATAGRAM_BYTES / self.rate)
-        self.queue_s += (queue - self.queue_s) / 4
+        self.queue_s += (queue - self.queue_s) * min(1.0, (now - self._queued_at) / QUEUE_MEAN_S)
+        self._queued_at = now
         if self._last_delay is not None:
             self.jitter_s += (abs(delay_s - self._last_delay) - self.jitter_s) / 32
         self._last_delay = delay_s
@@ -257,15 +281,19 @@ class Capacity:
             return
         share = self._lost / total
         self._came = self._lost = 0
-        if self.phase is Phase.STARTUP:
+        pressed, self._pressed = self._pressed, False
+        if now < self._settled_at:
             return  # it overshoots by its nature
         self.loss += (share - self.loss) / 4
-        if not self._limited:
+        if not pressed:
             self._base_loss += (share - self._base_loss) / 4
         elif share > self._base_loss + LOSS_MARGIN and self.phase is Phase.STEADY:
             self._aim_scale *= AIM_LOWERED
             self._correction = min(self._correction, max(self._correction * LOSSY, LOSSY_MIN))
             self._careful_until = now + CAREFUL_S
+            self._lossy_window = self.window
+            largest = max((rate for _, rate in self._rates), default=self.rate)
+            self.window = min(self.window, self._target(largest) * self._correction)
 
     # -- once a round ---------------------------------------------------------------------------
     def _round(self, now: float) -> None:
@@ -273,7 +301,7 @@ class Capacity:
         queue = min((queue for at, queue in self._queues if at >= now - span), default=0.0)
         largest = self._largest_rate(now)
         if self.phase is Phase.STARTUP:
-            self._startup(queue, largest)
+            self._startup(queue, largest, now)
         elif self.phase is Phase.STEADY:
             self._steady(queue, largest, now)
         else:
@@ -297,9 +325,13 @@ class Capacity:
     def _target(self, rate: float) -> float:
         # Just before a report all that came since the last one counts as under way: with less than that the
         # line is idle between two reports, R shrinks the window and the window R.
-        return rate * (self.base_rtt_s + max(self.report_s / 2 + self.queue_aim_s, self.report_s))
+        return rate * self._span(self.queue_aim_s)
 
-    def _startup(self, queue: float, largest: float) -> None:
+    def _span(self, queue_s: float) -> float:
+        """What a window takes from the first datagram to the report on the last."""
+        return self.base_rtt_s + max(self.report_s / 2 + queue_s, self.report_s)
+
+    def _startup(self, queue: float, largest: float, now: float) -> None:
         aim = self.queue_aim_s
         full = queue >= QUEUE_HIGH * aim
         total = self._round_came + self._round_lost
@@ -312,8 +344,9 @@ class Capacity:
             self._startup_rate, self._startup_flat = largest, 0
         if full or lossy or self._startup_flat >= STARTUP_ROUNDS_FLAT:
             self.phase = Phase.STEADY
-            self.window = self._target(largest or self.rate)
-            self._rates.clear()
+            rate = largest or self.rate
+            self._settled_at = now + self.base_rtt_s + self.report_s + self.window / rate
+            self.window = self._target(rate)
             if lossy and not full:
                 self._aim_scale = AIM_LOWERED
         elif queue < aim:
@@ -326,8 +359,9 @@ class Capacity:
         aim = self.queue_aim_s
         if queue > QUEUE_HIGH * aim:
             self._correction = max(self._correction * SHRINK, CORRECTION_MIN)
-        elif queue < aim:
-            grow = GROW if now > self._careful_until else GROW_CAREFUL
+        elif queue < aim and (self._limited or self._held):
+            careful = now < self._careful_until and self.window > NEAR_LOSSY * self._lossy_window
+            grow = GROW_CAREFUL if careful else GROW
             self._correction = min(self._correction * grow, CORRECTION_MAX)
             self._window_before = self.window
         self._suspect_contention(queue, queue > QUEUE_HIGH * aim, now)
@@ -338,9 +372,9 @@ class Capacity:
             return
         target = self._target(largest) * self._correction
         if target < self.window:
-            if self._limited or queue > 2 * aim:
+            if (self._limited and queue >= aim) or queue > 2 * aim or self._drained:
                 self.window += (target - self.window) / 2
-        elif self._limited or self._drained:
+        elif self._limited or self._held or self._drained:
             self.window = target if self._drained else min(target, self.window * STEP_MAX)
         self._drained = False
 

@@ -2,6 +2,7 @@
 
 import random
 from collections import deque
+from math import inf
 
 import pytest
 
@@ -36,6 +37,8 @@ class SimulatedLine:
         self.news: tuple[float, int, int, float] | None = None
         self.next_report = self.now
         self.queues: list[float] = []
+        self.limit = inf  # bytes a second that the application offers
+        self.offered = 0.0
 
     def run(self, seconds: float) -> float:
         """Bytes a second that came."""
@@ -75,11 +78,17 @@ class SimulatedLine:
         capacity, now = self.capacity, self.now
         self.pacer.set_rate(capacity.pace, BURST_S)
         self.pacer.refill(now)
-        while self.pacer.room():
+        self.offered = min(self.offered + self.limit * TICK_S, 10 * DATAGRAM_BYTES)
+        while self.offered >= DATAGRAM_BYTES:
+            if not self.pacer.room():
+                capacity.paced(self.in_flight)
+                return
             if self.in_flight + DATAGRAM_BYTES > capacity.window:
                 capacity.refused(now)
                 return
             self.pacer.spend(DATAGRAM_BYTES)
+            if self.limit != inf:
+                self.offered -= DATAGRAM_BYTES
             self.in_flight += DATAGRAM_BYTES
             waits = max(0.0, self.free_at - now)
             came = waits <= self.buffer_s and self.rng.random() >= self.loss
@@ -94,7 +103,7 @@ def test_it_converges_on_the_lines_rate_with_a_short_queue(mbit: float, delay_s:
     line = SimulatedLine(mbit, delay_s)
     line.run(4)
     assert line.capacity.phase is Phase.STEADY
-    assert line.run(4) >= 0.98 * line.rate
+    assert line.run(8) >= 0.98 * line.rate  # two drains
     assert line.capacity.rate == pytest.approx(line.rate, rel=0.02)
     queues = sorted(line.queues)
     # The window also holds what comes between two reports, half of which may stand in the queue.
@@ -134,3 +143,48 @@ def test_a_shallow_buffer_is_found_and_not_overrun() -> None:
     line.run(4)
     assert line.capacity.phase is not Phase.STARTUP
     assert line.run(4) >= 0.9 * line.rate
+
+
+@pytest.mark.parametrize("buffer_s", [0.006, 0.010, 0.020])
+def test_a_shallow_buffer_is_filled_to_the_lines_rate(buffer_s: float) -> None:
+    line = SimulatedLine(50, 0.010, buffer_s=buffer_s)
+    line.run(3)
+    assert line.run(6) >= 0.95 * line.rate
+
+
+def test_a_steady_window_leaves_no_faster_than_the_reports_give_room() -> None:
+    line = SimulatedLine(50, 0.010)
+    line.run(4)
+    # A whole window in one smoothed round trip would be half as much again: what is under way includes what
+    # came since the last report.
+    assert line.rate <= line.capacity.pace <= 1.25 * line.rate
+
+
+def test_a_sample_of_the_queue_weighs_by_its_age() -> None:
+    often, seldom = Capacity(), Capacity()
+    for capacity in (often, seldom):
+        for i in range(100):
+            capacity.on_report(i, i / 100, 0.040 if i else 0.0, 0, 0, i / 100)
+        assert capacity.queue_s > 0.015
+    often.on_report(100, 1.0, 0.0, 0, 0, 1.0)
+    seldom.on_report(100, 3.0, 0.0, 0, 0, 3.0)
+    assert often.queue_s > 0.010
+    assert seldom.queue_s == 0.0
+
+
+def test_long_report_intervals_count_for_more_than_short_ones() -> None:
+    capacity, now = Capacity(), 100.0
+    for i in range(400):
+        now += 0.010 if i % 2 else 0.002
+        capacity.on_report(i, now, None, 0, 0, now)
+    assert capacity.report_s == pytest.approx((0.010**2 + 0.002**2) / 0.012, rel=0.1)
+
+
+def test_the_correction_grows_only_while_something_is_held_back() -> None:
+    line = SimulatedLine(50, 0.010)
+    line.run(4)
+    line.limit = 0.3 * line.rate  # the application sends no more
+    line.run(3)
+    line.limit = inf
+    line.run(0.3)
+    assert max(line.queues) < 0.025
