@@ -28,6 +28,7 @@ QUEUE_FULL = 0.5  # of the queue's limit: from here on a worse tier helps
 QUEUE_S = 0.1
 BURST_MIN_S = 0.001  # timers fire so late
 BURST_AIM = 0.4  # of the queue aimed at: what is lowered for a shallow buffer must not be burst through
+ORDER_S = 0.001  # the order by arrival holds so long: reports change it, and those come each 2 to 10 ms
 BURST_S = 0.002  # of the pace; on a slow line a datagram
 QUEUE_STARTUP_S = 0.3
 QUEUE_STARTUP_BYTES = 200_000
@@ -40,11 +41,15 @@ class Adaptive(Generic[L]):
     def __init__(self) -> None:
         self.lines: list[L] = []
         self._now = 0.0
+        self._ordered: list[tuple[L, float]] = []
+        self._ordered_at = -inf
+        self._best_tier = 0
         self._sent = 0
         self._copied = 0
 
     def set_lines(self, lines: list[L]) -> None:
         self.lines = list(lines)
+        self._ordered_at = -inf
 
     @property
     def rate_bps(self) -> float | None:
@@ -74,21 +79,28 @@ class Adaptive(Generic[L]):
         if len(lines) == 1:
             line = lines[0]
             return Choice(line, self._budget(line), 0) if self._room(line, now) else None
-        best = min((line.tier for line in lines), default=0)
-        arrivals = self.arrivals()
-        for arrival, index in sorted((arrival, i) for i, arrival in enumerate(arrivals)):
-            line = lines[index]
-            if line.tier > best and waiting < QUEUE_FULL * limit:
+        for line, skip in self._order(now):
+            if line.tier > self._best_tier and waiting < QUEUE_FULL * limit:
                 continue
-            if not self._room(line, now):
-                continue
-            skip = 0.0
-            for other, other_arrival in zip(lines, arrivals, strict=True):
-                if other_arrival < arrival and other is not line and other.tier <= line.tier:
-                    skip += other.capacity.rate * (arrival - other_arrival)
-            if skip < waiting:
+            if self._room(line, now) and skip < waiting:
                 return Choice(line, self._budget(line), int(skip))
         return None
+
+    def _order(self, now: float) -> list[tuple[L, float]]:
+        """The lines, soonest arrival first, each with the bytes that the faster ones bring until then."""
+        if now - self._ordered_at > ORDER_S:
+            self._ordered_at = now
+            lines, arrivals = self.lines, self.arrivals()
+            self._best_tier = min((line.tier for line in lines), default=0)
+            self._ordered = []
+            for arrival, index in sorted((arrival, i) for i, arrival in enumerate(arrivals)):
+                line = lines[index]
+                skip = 0.0
+                for other, other_arrival in zip(lines, arrivals, strict=True):
+                    if other_arrival < arrival and other.tier <= line.tier:
+                        skip += other.capacity.rate * (arrival - other_arrival)
+                self._ordered.append((line, skip))
+        return self._ordered
 
     def arrivals(self) -> list[float]:
         """For each line, when a datagram that leaves now arrives, on the scale that all lines share."""
@@ -113,15 +125,13 @@ class Adaptive(Generic[L]):
         return best
 
     def express(self, now: float, but: L | None = None) -> L | None:
-        best, soonest = None, inf
-        arrivals = self.arrivals() if len(self.lines) > 1 else [0.0] * len(self.lines)
-        for line, arrival in zip(self.lines, arrivals, strict=True):
-            if line.blocked or line is but or arrival >= soonest:
+        for line, _ in self._order(now):
+            if line.blocked or line is but:
                 continue
             self._refill(line, now)
             if line.pacer.tokens > -line.capacity.pace * EXPRESS_DEBT_S - DATAGRAM_BYTES:
-                best, soonest = line, arrival
-        return best
+                return line
+        return None
 
     def copies(self, nbytes: int) -> bool:
         if len(self.lines) < 2 or self._copied + nbytes > COPY_SHARE * self._sent:
@@ -181,8 +191,7 @@ class Redundant(Adaptive[L]):
     """Every run by every line that has room: the first copy counts. As fast as the fastest."""
 
     def next(self, now: float, waiting: int, limit: int) -> Choice[L] | None:
-        for _, index in sorted((arrival, i) for i, arrival in enumerate(self.arrivals())):
-            line = self.lines[index]
+        for line, _ in self._order(now):
             if self._room(line, now):
                 self._now = now
                 return Choice(line, self._budget(line), 0)
