@@ -122,6 +122,7 @@ class Capacity:
         self._short_at = inf  # when the queue was last seen short
         self._startup_rate = 0.0
         self._startup_flat = 0
+        self._settling = False  # what STARTUP had under way too much has yet to be reported
         self._came = self._lost = 0  # in the present loss sample
         self._round_came = self._round_lost = 0
         self._base_loss = 0.0
@@ -173,7 +174,8 @@ class Capacity:
 
     def resume(self) -> None:
         """The line carries again after a silence: half of what it did, until reports say more."""
-        self.window = max(self.window / 2, WINDOW_MIN_BYTES)
+        least = WINDOW_START_BYTES if self.phase is Phase.STARTUP else WINDOW_MIN_BYTES
+        self.window = max(self.window / 2, least)
         self._rates.clear()
         self._queues.clear()
         self._suspect.clear()
@@ -250,6 +252,9 @@ class Capacity:
             self.rate = mean
 
     def _note_loss(self, came: int, lost: int, now: float) -> None:
+        if self.phase is Phase.STARTUP or self._settling:
+            self._came = self._lost = 0
+            return  # it overshoots by its nature
         self._came += came
         self._lost += lost
         total = self._came + self._lost
@@ -257,8 +262,6 @@ class Capacity:
             return
         share = self._lost / total
         self._came = self._lost = 0
-        if self.phase is Phase.STARTUP:
-            return  # it overshoots by its nature
         self.loss += (share - self.loss) / 4
         if not self._limited:
             self._base_loss += (share - self._base_loss) / 4
@@ -275,6 +278,7 @@ class Capacity:
         if self.phase is Phase.STARTUP:
             self._startup(queue, largest)
         elif self.phase is Phase.STEADY:
+            self._settling = self._settling and queue > QUEUE_HIGH * self.queue_aim_s
             self._steady(queue, largest, now)
         else:
             self._contended(queue)
@@ -312,11 +316,12 @@ class Capacity:
             self._startup_rate, self._startup_flat = largest, 0
         if full or lossy or self._startup_flat >= STARTUP_ROUNDS_FLAT:
             self.phase = Phase.STEADY
+            self._settling = True
             self.window = self._target(largest or self.rate)
             self._rates.clear()
             if lossy and not full:
                 self._aim_scale = AIM_LOWERED
-        elif queue < aim:
+        elif queue < aim and self.queue_s < aim:  # a queue that has just begun to grow is a round's growth
             most = STARTUP_WINDOW_MAX * largest * (self.base_rtt_s + self.report_s)
             self.window = min(self.window * STARTUP_GROWTH, max(self.window, most))
 
