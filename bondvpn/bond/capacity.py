@@ -205,6 +205,8 @@ class Capacity:
         if delay_s is not None:
             self._note_delay(delay_s, now)
         self._note_rate(now)
+        if self.phase is Phase.STARTUP and self._limited and self.queue_s < self.queue_aim_s:
+            self.window += frame_bytes - self._arrivals[-2][1] if len(self._arrivals) > 1 else 0
         self._round_came += came
         self._round_lost += lost
         self._note_loss(came, lost, now)
@@ -321,9 +323,6 @@ class Capacity:
             self._rates.clear()
             if lossy and not full:
                 self._aim_scale = AIM_LOWERED
-        elif queue < aim and self.queue_s < aim:  # a queue that has just begun to grow is a round's growth
-            most = STARTUP_WINDOW_MAX * largest * (self.base_rtt_s + self.report_s)
-            self.window = min(self.window * STARTUP_GROWTH, max(self.window, most))
 
     def _steady(self, queue: float, largest: float, now: float) -> None:
         if not largest:
