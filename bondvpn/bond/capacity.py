@@ -52,6 +52,7 @@ QUEUE_AIM_DATAGRAMS = 2  # of a slow line
 QUEUE_AIM_JITTER = 3.0  # times the mean deviation of the delay
 QUEUE_HIGH = 1.5  # times the aim
 QUEUE_HISTORY_S = 1.0
+QUEUE_KEEP_S = 0.040  # four reports; those on an idle line are as rare as its probes
 GROW, SHRINK = 1.03, 0.95
 CORRECTION_MIN, CORRECTION_MAX = 0.6, 2.0
 STARTUP_GROWTH = 2.0  # per round, as slow start
@@ -60,7 +61,7 @@ STEP_MAX = 1.3
 STARTUP_ROUNDS_FLAT = 3  # BBR: draft-cardwell-iccrg-bbr-congestion-control-00, 4.3.1.2
 STARTUP_RATE_GROWTH = 1.25
 LOSS_STARTUP = 0.05
-LOSS_STARTUP_DATAGRAMS = 4
+LOSS_STARTUP_DATAGRAMS = 8  # at 2.5 % random loss more than so many of 66 are lost in a round of 10,000
 LOSS_MARGIN = 0.05
 LOSS_SAMPLE = 200  # datagrams: at 2.5 % random loss its share then varies by 1.1 %
 AIM_LOWERED, AIM_RAISED = 0.7, 1.002  # by a lossy sample, by a round
@@ -223,7 +224,8 @@ class Capacity:
     def _note_delay(self, delay_s: float, now: float) -> None:
         self._base_delay.add(delay_s, now)
         queue = max(0.0, delay_s - self._base_delay.value - DATAGRAM_BYTES / self.rate)
-        self.queue_s += (queue - self.queue_s) / 4
+        since = now - self._queues[-1][0] if self._queues else 0.0
+        self.queue_s += (queue - self.queue_s) * min(max(0.25, since / QUEUE_KEEP_S), 1.0)
         if self._last_delay is not None:
             self.jitter_s += (abs(delay_s - self._last_delay) - self.jitter_s) / 32
         self._last_delay = delay_s
