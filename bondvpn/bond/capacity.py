@@ -177,6 +177,7 @@ class Capacity:
         """The line carries again after a silence: half of what it did, until reports say more."""
         least = WINDOW_START_BYTES if self.phase is Phase.STARTUP else WINDOW_MIN_BYTES
         self.window = max(self.window / 2, least)
+        self.queue_s = 0.0
         self._rates.clear()
         self._queues.clear()
         self._suspect.clear()

@@ -10,9 +10,9 @@ from bondvpn import config
 from bondvpn.bond.adaptive import Adaptive, Backup, Redundant
 from bondvpn.bond.flight import Piece
 from bondvpn.bond.line import Scheduler
-from bondvpn.bond.liveness import PROBE_IDLE_SERVER_S, LinkState
+from bondvpn.bond.liveness import PROBE_BUSY_S, PROBE_IDLE_SERVER_S, LinkState
 from bondvpn.bond.weighted import Weighted
-from bondvpn.datapath.outbound import FrameSource, Outbound
+from bondvpn.datapath.outbound import NEVER, FrameSource, Outbound
 from bondvpn.datapath.reassembly import FrameSink, Reassembly
 from bondvpn.datapath.slab import CHUNK_MAX_BYTES, SealSlab, chunk_capacity, run_frame_bytes
 from bondvpn.linux.journal import Journal, TapDevice
@@ -114,6 +114,7 @@ class Tunnel:
         self._gso_bytes = _gso_bytes(None, self._capacity)
         self._reading = False
         self._reread_at = 0.0
+        self._hasten_at = NEVER  # when to see whether a line is late
         self._stopping = False
 
     def configure(self, netlink: Netlink, rate_bps: float | None, public_key: bytes) -> None:
@@ -177,6 +178,9 @@ class Tunnel:
             deadline = self._scheduler.deadline(now)
             if deadline is not None:
                 self._host.wake_at(deadline, now)
+        elif self._hasten_at == NEVER and len(self._scheduler.spread) > 1:
+            self._hasten_at = now + PROBE_BUSY_S
+            self._host.wake_at(self._hasten_at, now)
 
     def received(self, now: float) -> float:
         """A socket has been drained: report what came if that is due. When `poll` is due next."""
@@ -197,6 +201,8 @@ class Tunnel:
             else:
                 self._out.dispatch(now)
             self._after_dispatch(now)
+        if now >= self._hasten_at:
+            self._hasten_at = self._out.hasten(now)
 
     def deadline(self, now: float) -> float:
         """When `poll` is due; what the queue waits for is told by `wake_at`."""
@@ -209,7 +215,7 @@ class Tunnel:
                 deadline = min(deadline, room)
             if not self._reading:
                 deadline = min(deadline, self._reread_at)
-        return deadline
+        return min(deadline, self._hasten_at)
 
     # -- SessionObserver ------------------------------------------------------------------------
     def session_started(self, session: Session, now: float) -> None:
