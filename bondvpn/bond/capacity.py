@@ -173,12 +173,16 @@ class Capacity:
         self._limited = True
         self._limited_at = now
 
-    def resume(self) -> None:
-        """The line carries again after a silence: half of what it did, until reports say more."""
-        least = WINDOW_START_BYTES if self.phase is Phase.STARTUP else WINDOW_MIN_BYTES
-        self.window = max(self.window / 2, least)
-        self.queue_s = 0.0
+    def resume(self, now: float) -> None:
+        """The line carries again after a silence: half of what it did, until reports say more. What they said
+        while it was silent, late as they were, is forgotten."""
         self._rates.clear()
+        if self.phase is Phase.STARTUP:
+            self.window = max(self.window / 2, WINDOW_START_BYTES)
+        else:
+            self.window = max(self._target(self.rate) / 2, WINDOW_MIN_BYTES)
+            self._rates.append((now, self.rate))
+        self.queue_s = 0.0
         self._queues.clear()
         self._suspect.clear()
         self._came = self._lost = 0

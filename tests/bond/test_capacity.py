@@ -5,7 +5,7 @@ from collections import deque
 
 import pytest
 
-from bondvpn.bond.capacity import DATAGRAM_BYTES, Capacity, Phase
+from bondvpn.bond.capacity import DATAGRAM_BYTES, QUEUE_KEEP_S, WINDOW_START_BYTES, Capacity, Phase
 from bondvpn.bond.pacer import BURST_S, Pacer
 
 TICK_S = 0.001
@@ -27,7 +27,7 @@ class SimulatedLine:
         self.capacity = Capacity()
         self.pacer = Pacer(None)
         self.now = 100.0
-        self.in_flight = 0
+        self.in_flight = self.lost = 0
         self.free_at = self.now  # when the line has sent what it holds
         self.wire: deque[tuple[float, float, bool]] = deque()  # (arrives, left, came)
         self.reports: deque[tuple[float, int, float, float, int, int, float]] = deque()
@@ -66,6 +66,7 @@ class SimulatedLine:
         while self.reports and self.reports[0][0] <= now:
             _, total, arrived, delay, came, lost, newest = self.reports.popleft()
             self.in_flight -= (came + lost) * DATAGRAM_BYTES
+            self.lost += lost
             capacity.on_rtt(arrived - newest + self.delay_s, now)
             capacity.on_report(total, arrived, delay, came, lost, now)
         self._send()
@@ -134,3 +135,50 @@ def test_a_shallow_buffer_is_found_and_not_overrun() -> None:
     line.run(4)
     assert line.capacity.phase is not Phase.STARTUP
     assert line.run(4) >= 0.9 * line.rate
+
+
+def test_what_startup_lost_is_not_held_against_the_line() -> None:
+    """It has twice under way what the line holds before it can know, and learns of the loss when it is over."""
+    line = SimulatedLine(30, 0.025, loss=0.005, buffer_s=0.060)
+    line.run(1)
+    assert line.lost > 0.1 * line.rate * line.buffer_s / DATAGRAM_BYTES
+    assert line.run(2) >= 0.97 * (1 - line.loss) * line.rate
+    assert line.capacity.loss < 0.03
+
+
+@pytest.mark.parametrize("delay_s", [0.010, 0.040])
+def test_startup_has_no_more_under_way_than_three_times_what_fills_the_line(delay_s: float) -> None:
+    line = SimulatedLine(50, delay_s)
+    most = 0.0
+    while line.capacity.phase is Phase.STARTUP:
+        line.run(TICK_S)
+        most = max(most, line.in_flight)
+    assert line.rate * 2 * delay_s < most < 3 * line.rate * 2 * delay_s
+
+
+def test_a_line_that_returns_gets_half_of_what_it_did_whatever_was_reported_meanwhile() -> None:
+    """What stood in the base station meanwhile arrives late, and is no queue any more."""
+    line = SimulatedLine(16, 0.020)
+    line.run(4)
+    before = line.capacity.window
+    capacity, arrived = line.capacity, line.arrived
+    for i in range(20):
+        capacity.on_report(line.frame_bytes, arrived + i * REPORT_S, 0.4, 0, 0, line.now + i * REPORT_S)
+    assert capacity.window < before / 2
+    assert capacity.queue_s > 0.3
+    capacity.resume(line.now + 1.0)
+    assert capacity.window == pytest.approx(before / 2, rel=0.2)
+    assert capacity.queue_s == 0.0
+    fresh = Capacity()
+    fresh.resume(0.0)
+    assert fresh.window == WINDOW_START_BYTES, "it has not carried yet"
+
+
+def test_a_queue_is_believed_at_once_when_reports_are_rare() -> None:
+    """Those on an idle line are as rare as its probes."""
+    often, rare = Capacity(), Capacity()
+    for capacity, apart in ((often, REPORT_S), (rare, QUEUE_KEEP_S)):
+        for i, delay_s in enumerate((0.01, 0.01, 0.11, 0.11, 0.11, 0.01)):
+            capacity.on_report(0, i * apart, delay_s, 1, 0, i * apart)
+    assert rare.queue_s == 0.0
+    assert often.queue_s > 0.03
