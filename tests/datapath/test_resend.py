@@ -81,9 +81,7 @@ def test_a_lost_chunk_takes_a_new_counter_and_arrives_whole() -> None:
 
 
 def test_what_a_line_is_late_with_leaves_by_the_idle_one_too_and_only_once() -> None:
-    sender, receiver = Sender(2), Receiver()
-    sender.out._scheduler = scheduler = Adaptive()
-    scheduler.set_lines(sender.links)
+    sender, receiver = bonded(Adaptive()), Receiver()
     frame = super_frame(1, 0, 6000, 1448)
     sender.tap.frames.append(frame)
     sender.out.on_readable(sender.now)
@@ -110,15 +108,17 @@ def test_what_a_line_is_late_with_leaves_by_the_idle_one_too_and_only_once() -> 
 
 def test_nothing_is_hastened_while_something_waits_or_all_lines_are_late() -> None:
     sender = bonded(Adaptive())
-    sender.tap.frames.append(super_frame(1, 0, 60_000, 1448))
+    for link in sender.links:
+        link.capacity.window = 40_000
+    sender.tap.frames.extend(super_frame(1, i * 30_000, 30_000, 1448) for i in range(3))
     sender.out.on_readable(sender.now)
     assert sender.out.waiting
     assert sender.out.hasten(sender.now + 9) == float("inf")
-    for _ in range(100):
-        sender.now += 0.01
+    for link in sender.links:
+        link.capacity.window = 1e9
+    for _ in range(10):
+        sender.now += 0.001
         sender.out.dispatch(sender.now)
-        for link in sender.links:
-            link.capacity.window = 1e9
     assert not sender.out.waiting
     assert all(link.in_flight for link in sender.links)
     sender.taken()
