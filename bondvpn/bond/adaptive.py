@@ -74,6 +74,9 @@ class Adaptive(Generic[L]):
             line = lines[0]
             return Choice(line, self._budget(line), 0) if self._room(line, now) else None
         best = min((line.tier for line in lines), default=0)
+        for line in lines:
+            if not line.in_flight:
+                line.capacity.idle(now)
         arrivals = self.arrivals()
         for arrival, index in sorted((arrival, i) for i, arrival in enumerate(arrivals)):
             line = lines[index]

@@ -173,6 +173,11 @@ class Capacity:
         self._limited = True
         self._limited_at = now
 
+    def idle(self, now: float) -> None:
+        """Nothing is under way: once no report came for so long as the queue was, it has left."""
+        if self._queues and now - self._queues[-1][0] > self.queue_s + QUEUE_KEEP_S:
+            self.queue_s = 0.0
+
     def resume(self, now: float) -> None:
         """The line carries again after a silence: half of what it did, until reports say more. What they said
         while it was silent, late as they were, is forgotten."""
@@ -339,7 +344,8 @@ class Capacity:
             self._correction = max(self._correction * SHRINK, CORRECTION_MIN)
         elif queue < aim:
             grow = GROW if now > self._careful_until else GROW_CAREFUL
-            self._correction = min(self._correction * grow, CORRECTION_MAX)
+            if self._limited:
+                self._correction = min(self._correction * grow, CORRECTION_MAX)
             self._window_before = self.window
         self._suspect_contention(queue, queue > QUEUE_HIGH * aim, now)
         if now - self._short_at > DRAIN_AFTER_S:

@@ -364,3 +364,21 @@ def test_bulk_is_spread_over_the_best_tier() -> None:
     assert adaptive(lte, dsl, cable).spread == [dsl, cable]
     assert adaptive(lte).spread == [lte]
     assert adaptive().spread == []
+
+
+def test_a_queue_that_nobody_reports_on_is_forgotten_once_it_must_have_left() -> None:
+    """Or a line that stood still would get nothing and so never be reported on again."""
+    near, stood = Line(delay_s=0.010, blocked=True), Line(delay_s=0.010)
+    for i in range(9):
+        stood.capacity.on_report(0, NOW, 0.310, 1, 0, NOW + i * 0.01)
+    queue_s = stood.capacity.queue_s
+    assert queue_s > 0.2
+    scheduler = adaptive(near, stood)
+    now = NOW + 0.08 + queue_s
+    assert scheduler.next(now, 3_000, LIMIT) is None
+    stood.in_flight = 1
+    assert scheduler.next(now + 0.1, 3_000, LIMIT) is None, "it is still there"
+    stood.in_flight = 0
+    choice = scheduler.next(now + 0.1, 3_000, LIMIT)
+    assert choice is not None
+    assert choice.line is stood
