@@ -96,8 +96,9 @@ class Adaptive(Generic[L]):
         return None
 
     def _learns_free(self, line: L) -> bool:
-        """Whether the newest chunk may go by this line although others would bring it sooner: nothing is known
-        of the line yet, and the other end holds all chunks as long as the slowest line takes (bond.equaliser)."""
+        """Whether the newest chunk may go by this line although others would bring it sooner: nothing is
+        known of it yet, and the other end holds all chunks as long as the slowest line takes
+        (bond.equaliser)."""
         capacity = line.capacity
         if capacity.phase is not Phase.STARTUP or capacity.queue_s > capacity.queue_aim_s:
             return False

@@ -18,7 +18,8 @@ its rate.
     CONTENDED  STEADY     the queue was short again in a round
 
 A queue that stayed high and did *not* move is no queue: the route has become longer, and its delay is the new
-base. STARTUP doubles the window each round. In CONTENDED a short queue is not ours to have: the window
+base. STARTUP grows the window by what comes, which doubles it each round; what it overshoots by and loses is
+not held against the line. In CONTENDED a short queue is not ours to have: the window
 grows by a datagram a round and shrinks by 30 % with a loss, as TCP's would (RFC 5681, RFC 9438).
 
 The base is the smallest delay of the last BASE_KEEP_S. A queue that is kept for so long would become part of
@@ -55,8 +56,6 @@ QUEUE_HISTORY_S = 1.0
 QUEUE_KEEP_S = 0.040  # four reports; those on an idle line are as rare as its probes
 GROW, SHRINK = 1.03, 0.95
 CORRECTION_MIN, CORRECTION_MAX = 0.6, 2.0
-STARTUP_GROWTH = 2.0  # per round, as slow start
-STARTUP_WINDOW_MAX = 4.0  # times what was delivered: doubling has it at 2
 STEP_MAX = 1.3
 STARTUP_ROUNDS_FLAT = 3  # BBR: draft-cardwell-iccrg-bbr-congestion-control-00, 4.3.1.2
 STARTUP_RATE_GROWTH = 1.25

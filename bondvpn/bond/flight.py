@@ -72,7 +72,7 @@ class Flight(Generic[T]):
         return next((run.sent_at for run in self._runs if run.load is not None), float("inf"))
 
     def unload(self) -> Piece[T] | None:
-        """Take the load of the oldest run that has one, for another lane to bring. The run stays under way."""
+        """Take the load of the oldest run that has one, for another lane; the run stays under way."""
         for run in self._runs:
             if run.load is not None:
                 piece, run.load = Piece(run.load, run.start, run.count), None

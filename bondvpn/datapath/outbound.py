@@ -367,9 +367,9 @@ class Outbound:
                     self._send(second, extent, now, kept=False)
 
     def hasten(self, now: float) -> float:
-        """Nothing waits: what a line is late with leaves by an idle one too, for the flow inside may have sent
-        all it may and wait for just that (opportunistic retransmission, Raiciu et al., NSDI 2012). When to ask
-        again."""
+        """Nothing waits: what a line is late with leaves by an idle one too. The flow inside may have sent
+        all it may and wait for just that (opportunistic retransmission, Raiciu et al., NSDI 2012). When to
+        ask again."""
         due = NEVER
         if self.waiting or len(self._scheduler.spread) < 2:
             return due

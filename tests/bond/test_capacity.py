@@ -1,6 +1,7 @@
 """Learned capacity on a simulated line: a FIFO of fixed rate and buffer, reports each 10 ms, virtual time."""
 
 import random
+import statistics
 from collections import deque
 
 import pytest
@@ -112,11 +113,17 @@ def test_it_converges_on_the_lines_rate_with_a_short_queue(mbit: float, delay_s:
 
 
 def test_random_loss_does_not_shrink_the_window() -> None:
-    lossy, clean = SimulatedLine(16, 0.020, loss=0.025), SimulatedLine(16, 0.020)
-    for line in (lossy, clean):
-        line.run(4)
-    assert lossy.run(4) >= 0.97 * 0.975 * lossy.rate
-    assert lossy.capacity.window >= 0.9 * clean.capacity.window
+    """In the median: one sample of 70 has twice the loss by chance and is taken for a full buffer."""
+    clean = SimulatedLine(16, 0.020)
+    clean.run(8)
+    windows, rates = [], []
+    for seed in range(5):
+        lossy = SimulatedLine(16, 0.020, loss=0.025, seed=seed)
+        lossy.run(4)
+        rates.append(lossy.run(4) / (0.975 * lossy.rate))
+        windows.append(lossy.capacity.window)
+    assert statistics.median(rates) >= 0.97
+    assert statistics.median(windows) >= 0.9 * clean.capacity.window
 
 
 @pytest.mark.parametrize("factor", [0.5, 2.0])
@@ -145,7 +152,7 @@ def test_a_shallow_buffer_is_found_and_not_overrun() -> None:
 
 
 def test_what_startup_lost_is_not_held_against_the_line() -> None:
-    """It has twice under way what the line holds before it can know, and learns of the loss when it is over."""
+    """It has twice under way what the line holds before it can know; the loss is told when it is over."""
     line = SimulatedLine(30, 0.025, loss=0.005, buffer_s=0.060)
     line.run(1)
     assert line.lost > 0.1 * line.rate * line.buffer_s / DATAGRAM_BYTES
