@@ -126,6 +126,7 @@ class Capacity:
         self._came = self._lost = 0  # in the present loss sample
         self._round_came = self._round_lost = 0
         self._base_loss = 0.0
+        self._share = 0.0  # of the loss sample before
         self._suspect: list[float] = []  # queue delays of the rounds in which nothing helped
         self._window_before = self.window
 
@@ -276,9 +277,10 @@ class Capacity:
         share = self._lost / total
         self._came = self._lost = 0
         self.loss += (share - self.loss) / 4
+        both, self._share = (share + self._share) / 2, share  # one alone is twice the mean by chance in 1.4 %
         if not self._limited:
             self._base_loss += (share - self._base_loss) / 4
-        elif share > self._base_loss + LOSS_MARGIN and self.phase is Phase.STEADY:
+        elif both > self._base_loss + LOSS_MARGIN and self.phase is Phase.STEADY:
             self._aim_scale *= AIM_LOWERED
             self._correction = min(self._correction, max(self._correction * LOSSY, LOSSY_MIN))
             self._careful_until = now + CAREFUL_S

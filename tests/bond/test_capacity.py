@@ -1,7 +1,6 @@
 """Learned capacity on a simulated line: a FIFO of fixed rate and buffer, reports each 10 ms, virtual time."""
 
 import random
-import statistics
 from collections import deque
 
 import pytest
@@ -113,7 +112,7 @@ def test_it_converges_on_the_lines_rate_with_a_short_queue(mbit: float, delay_s:
 
 
 def test_random_loss_does_not_shrink_the_window() -> None:
-    """In the median: one sample of 70 has twice the loss by chance and is taken for a full buffer."""
+    """Though one sample of 70 has twice the loss by chance."""
     clean = SimulatedLine(16, 0.020)
     clean.run(8)
     windows, rates = [], []
@@ -122,8 +121,8 @@ def test_random_loss_does_not_shrink_the_window() -> None:
         lossy.run(4)
         rates.append(lossy.run(4) / (0.975 * lossy.rate))
         windows.append(lossy.capacity.window)
-    assert statistics.median(rates) >= 0.97
-    assert statistics.median(windows) >= 0.9 * clean.capacity.window
+    assert min(rates) >= 0.97
+    assert min(windows) >= 0.9 * clean.capacity.window
 
 
 @pytest.mark.parametrize("factor", [0.5, 2.0])
