@@ -53,7 +53,7 @@ QUEUE_AIM_DATAGRAMS = 2  # of a slow line
 QUEUE_AIM_JITTER = 3.0  # times the mean deviation of the delay
 QUEUE_HIGH = 1.5  # times the aim
 QUEUE_HISTORY_S = 1.0
-QUEUE_KEEP_S = 0.040  # four reports; those on an idle line are as rare as its probes
+QUEUE_KEEP_S = 0.040  # four reports
 GROW, SHRINK = 1.03, 0.95
 CORRECTION_MIN, CORRECTION_MAX = 0.6, 2.0
 STEP_MAX = 1.3
@@ -234,8 +234,7 @@ class Capacity:
     def _note_delay(self, delay_s: float, now: float) -> None:
         self._base_delay.add(delay_s, now)
         queue = max(0.0, delay_s - self._base_delay.value - DATAGRAM_BYTES / self.rate)
-        since = now - self._queues[-1][0] if self._queues else 0.0
-        self.queue_s += (queue - self.queue_s) * min(max(0.25, since / QUEUE_KEEP_S), 1.0)
+        self.queue_s += (queue - self.queue_s) / 4
         if self._last_delay is not None:
             self.jitter_s += (abs(delay_s - self._last_delay) - self.jitter_s) / 32
         self._last_delay = delay_s

@@ -7,7 +7,6 @@ import pytest
 
 from bondvpn.bond.capacity import (
     DATAGRAM_BYTES,
-    QUEUE_KEEP_S,
     WINDOW_MIN_BYTES,
     WINDOW_START_BYTES,
     Capacity,
@@ -182,13 +181,3 @@ def test_a_line_that_returns_gets_half_of_what_it_did_whatever_was_reported_mean
     fresh = Capacity()
     fresh.resume(0.0)
     assert fresh.window == WINDOW_START_BYTES, "it has not carried yet"
-
-
-def test_a_queue_is_believed_at_once_when_reports_are_rare() -> None:
-    """Those on an idle line are as rare as its probes."""
-    often, rare = Capacity(), Capacity()
-    for capacity, apart in ((often, REPORT_S), (rare, QUEUE_KEEP_S)):
-        for i, delay_s in enumerate((0.01, 0.01, 0.11, 0.11, 0.11, 0.01)):
-            capacity.on_report(0, i * apart, delay_s, 1, 0, i * apart)
-    assert rare.queue_s == 0.0
-    assert often.queue_s > 0.03
