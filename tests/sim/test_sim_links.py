@@ -4,7 +4,7 @@ import pytest
 from frames import datagram, super_frame
 from virtualnet import SERVER_ADDRESS, Line, World
 
-from bondvpn.bond.liveness import ANSWERS_PER_FLAP, LinkState
+from bondvpn.bond.liveness import ANSWERS_PER_FLAP, PROBE_BUSY_S, LinkState
 from bondvpn.session.link import Path, Sent
 from bondvpn.stats import Drop
 from bondvpn.wire.sealed import Probe, emit_probe
