@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
 
+from bondvpn.bond.arrivals import REPORT_SPARSE_S
 from bondvpn.bond.capacity import Capacity
 from bondvpn.bond.demotion import Demotion
 from bondvpn.bond.flight import Piece
@@ -135,7 +136,7 @@ class Link:
     @property
     def late_at(self) -> float:
         """When the report on the oldest that this link alone is to bring is overdue (RFC 9002, 6.1.2)."""
-        wait = LATE_RTTS * self.capacity.srtt_s + self.capacity.report_s
+        wait = LATE_RTTS * self.capacity.srtt_s + max(self.capacity.report_s, REPORT_SPARSE_S)
         return self.send_lane.flight.oldest_load + wait
 
     def forget(self) -> Piece[Any] | None:
