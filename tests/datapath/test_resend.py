@@ -227,6 +227,7 @@ def bonded(scheduler: Adaptive[Link]) -> Sender:
         link.capacity._base_delay.add(delay_s, sender.now)
         link.capacity.window = 1e9
         link.capacity.rate = 1e8
+        link.capacity.report_s = 0.010
     scheduler.set_lines(sender.links)
     sender.out._scheduler = scheduler
     return sender
