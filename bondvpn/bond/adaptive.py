@@ -18,6 +18,7 @@ from math import inf
 from typing import Generic
 
 from bondvpn.bond.capacity import DATAGRAM_BYTES, Phase
+from bondvpn.bond.equaliser import SPREAD_MAX_S, SPREAD_MIN_S
 from bondvpn.bond.line import EXPRESS_DEBT_S, RUN_BYTES, TURN_S, Choice, L
 
 RESEND_WINDOW = 1.5  # a lost chunk may exceed the window by so much: everything behind it waits
@@ -82,14 +83,22 @@ class Adaptive(Generic[L]):
         for line, skip in self._order(now):
             if line.tier > self._best_tier and waiting < QUEUE_FULL * limit:
                 continue
-            if self._room(line, now) and skip < waiting:
-                return Choice(line, self._budget(line), int(skip))
+            if not self._room(line, now):
+                continue
+            budget = self._budget(line)
+            if skip < waiting:
+                return Choice(line, budget, int(skip))
+            if waiting and self._learns_free(line):
+                return Choice(line, budget, max(waiting - budget, 0))
         return None
 
     def _order(self, now: float) -> list[tuple[L, float]]:
         """The lines, soonest arrival first, each with the bytes that the faster ones bring until then."""
         if now - self._ordered_at > ORDER_S:
             self._ordered_at = now
+            for line in self.lines:
+                if not line.in_flight:
+                    line.capacity.idle(now)
             lines, arrivals = self.lines, self.arrivals()
             self._best_tier = min((line.tier for line in lines), default=0)
             self._ordered = []
@@ -101,6 +110,17 @@ class Adaptive(Generic[L]):
                         skip += other.capacity.rate * (arrival - other_arrival)
                 self._ordered.append((line, skip))
         return self._ordered
+
+    def _learns_free(self, line: L) -> bool:
+        """Whether the newest chunk may go by this line although others would bring it sooner: nothing is
+        known of it yet, and the other end holds all chunks as long as the slowest line takes
+        (bond.equaliser)."""
+        capacity = line.capacity
+        if capacity.phase is not Phase.STARTUP or capacity.queue_s > capacity.queue_aim_s:
+            return False
+        delays = [delay for each in self.spread if (delay := each.capacity.base_delay_s) is not None]
+        own = capacity.base_delay_s
+        return own is not None and SPREAD_MIN_S < own - min(delays, default=own) <= SPREAD_MAX_S
 
     def arrivals(self) -> list[float]:
         """For each line, when a datagram that leaves now arrives, on the scale that all lines share."""

@@ -18,8 +18,9 @@ its rate.
     CONTENDED  STEADY     the queue was short again in a round
 
 A queue that stayed high and did *not* move is no queue: the route has become longer, and its delay is the new
-base. STARTUP doubles the window each round. In CONTENDED a short queue is not ours to have: the window
-grows by a datagram a round and shrinks by 30 % with a loss, as TCP's would (RFC 5681, RFC 9438).
+base. STARTUP doubles the window each round; what it overshoots by and loses is not held against the line. In
+CONTENDED a short queue is not ours to have: the window grows by a datagram a round and shrinks by 30 % with a
+loss, as TCP's would (RFC 5681, RFC 9438).
 
 The base is the smallest delay of the last BASE_KEEP_S. A queue that is kept for so long would become part of
 it, so a line whose queue was never short for DRAIN_AFTER_S is drained for a round.
@@ -59,6 +60,7 @@ QUEUE_AIM_DATAGRAMS = 2  # of a slow line
 QUEUE_AIM_JITTER = 3.0  # times the mean deviation of the delay
 QUEUE_HIGH = 1.5  # times the aim
 QUEUE_HISTORY_S = 1.0
+QUEUE_KEEP_S = 0.040  # four reports
 GROW, SHRINK = 1.03, 0.95
 CORRECTION_MIN, CORRECTION_MAX = 0.6, 2.0
 STARTUP_GROWTH = 2.0  # per round, as slow start
@@ -67,7 +69,7 @@ STEP_MAX = 1.3
 STARTUP_ROUNDS_FLAT = 3  # BBR: draft-cardwell-iccrg-bbr-congestion-control-00, 4.3.1.2
 STARTUP_RATE_GROWTH = 1.25
 LOSS_STARTUP = 0.05
-LOSS_STARTUP_DATAGRAMS = 4
+LOSS_STARTUP_DATAGRAMS = 8  # at 2.5 % random loss more than so many of 66 are lost in a round of 10,000
 LOSS_MARGIN = 0.05
 LOSS_SAMPLE = 400  # datagrams: at 2.5 % random loss its share then varies by 0.8 %
 AIM_LOWERED, AIM_RAISED = 0.7, 1.002  # by a lossy sample, by a round
@@ -193,10 +195,21 @@ class Capacity:
         self._limited = True
         self._limited_at = now
 
-    def resume(self) -> None:
-        """The line carries again after a silence: half of what it did, until reports say more."""
-        self.window = max(self.window / 2, WINDOW_MIN_BYTES)
+    def idle(self, now: float) -> None:
+        """Nothing is under way: once no report came for so long as the queue was, it has left."""
+        if self._queues and now - self._queues[-1][0] > self.queue_s + QUEUE_KEEP_S:
+            self.queue_s = 0.0
+
+    def resume(self, now: float) -> None:
+        """The line carries again after a silence: half of what it did, until reports say more. What they said
+        while it was silent, late as they were, is forgotten."""
         self._rates.clear()
+        if self.phase is Phase.STARTUP:
+            self.window = max(self.window / 2, WINDOW_START_BYTES)
+        else:
+            self.window = max(self._target(self.rate) / 2, WINDOW_MIN_BYTES)
+            self._rates.append((now, self.rate))
+        self.queue_s = 0.0
         self._queues.clear()
         self._suspect.clear()
         self._came = self._lost = 0

@@ -36,7 +36,7 @@ class Demotion:
                 return False
             self.demoted, self.reason, self._since = False, "", now
             self._retry_s = min(self._retry_s * 2, RETRY_MAX_S)
-            line.resume()
+            line.resume(now)
             return True
         if now - self._since > CLEAN_S:
             self._retry_s = RETRY_S

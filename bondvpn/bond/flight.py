@@ -26,8 +26,8 @@ class Piece(NamedTuple, Generic[T]):
 class Outcome(NamedTuple, Generic[T]):
     """What a report says of the runs under way."""
 
-    came: list[Piece[T]]
-    lost: list[Piece[T]]
+    came: list[Piece[T | None]]
+    lost: list[Piece[T | None]]
     came_count: int
     lost_count: int
     sent_at: float | None
@@ -37,7 +37,7 @@ class Outcome(NamedTuple, Generic[T]):
 class _Run(Generic[T]):
     __slots__ = ("count", "first", "load", "sent_at", "size", "start")
 
-    def __init__(self, first: int, count: int, size: int, sent_at: float, load: T, start: int) -> None:
+    def __init__(self, first: int, count: int, size: int, sent_at: float, load: T | None, start: int) -> None:
         self.first = first  # counter
         self.count = count
         self.size = size  # of each datagram, as an Ethernet frame
@@ -66,7 +66,20 @@ class Flight(Generic[T]):
         """When the oldest under way left; infinite when nothing is."""
         return self._runs[0].sent_at if self._runs else float("inf")
 
-    def forget(self) -> Piece[T] | None:
+    @property
+    def oldest_load(self) -> float:
+        """When the oldest under way that has a load left; infinite when none has."""
+        return next((run.sent_at for run in self._runs if run.load is not None), float("inf"))
+
+    def unload(self) -> Piece[T] | None:
+        """Take the load of the oldest run that has one, for another lane; the run stays under way."""
+        for run in self._runs:
+            if run.load is not None:
+                piece, run.load = Piece(run.load, run.start, run.count), None
+                return piece
+        return None
+
+    def forget(self) -> Piece[T | None] | None:
         """Give up knowing of the oldest run; None if nothing is under way."""
         if not self._runs:
             return None
@@ -74,7 +87,7 @@ class Flight(Generic[T]):
         self.in_flight -= run.count * run.size
         return Piece(run.load, run.start, run.count)
 
-    def drain(self) -> list[Piece[T]]:
+    def drain(self) -> list[Piece[T | None]]:
         """All that is under way, oldest first; nothing is any more."""
         pieces = [Piece(run.load, run.start, run.count) for run in self._runs]
         self._runs.clear()

@@ -70,8 +70,8 @@ TIMEOUT_FLOOR_S = 0.060  # design.md, 5: 60 ms + srtt + 4 rttvar
 ALONE_S = 0.5  # no other link to compare with
 DEAD_AFTER_S = 3.0
 ANSWERS_TO_RETURN = 2  # in a row, before a silent link carries data again
-ANSWERS_PER_FLAP = 4  # more, for each time that it fell silent in the last FLAPS_KEPT_S
-ANSWERS_MAX = 20
+ANSWERS_PER_FLAP = 2  # more, for each time that it fell silent in the last FLAPS_KEPT_S
+ANSWERS_MAX = 8  # LTE stands still for 100 ms up to 47 times a minute: with 20 it would hardly ever be used
 FLAPS_KEPT_S = 30.0
 RTT_INITIAL_S = 1.0  # RFC 6298, 2.1: until the first answer
 

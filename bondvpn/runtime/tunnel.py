@@ -10,9 +10,9 @@ from bondvpn import config
 from bondvpn.bond.adaptive import Adaptive, Backup, Redundant
 from bondvpn.bond.flight import Piece
 from bondvpn.bond.line import Scheduler
-from bondvpn.bond.liveness import PROBE_IDLE_SERVER_S, LinkState
+from bondvpn.bond.liveness import PROBE_BUSY_S, PROBE_IDLE_SERVER_S, LinkState
 from bondvpn.bond.weighted import Weighted
-from bondvpn.datapath.outbound import Outbound
+from bondvpn.datapath.outbound import NEVER, Outbound
 from bondvpn.datapath.reassembly import FrameSink, Reassembly
 from bondvpn.datapath.slab import CHUNK_MAX_BYTES, SealSlab, chunk_capacity, run_frame_bytes
 from bondvpn.datapath.train import FrameSource
@@ -115,6 +115,7 @@ class Tunnel:
         self._gso_bytes = _gso_bytes(None, self._capacity)
         self._reading = False
         self._reread_at = 0.0
+        self._hasten_at = NEVER  # when to see whether a line is late
         self._stopping = False
 
     def configure(self, netlink: Netlink, rate_bps: float | None, public_key: bytes) -> None:
@@ -176,14 +177,18 @@ class Tunnel:
     def _after_dispatch(self, now: float) -> None:
         """While no line has room the TAP is read only each REREAD_S: what is express must not wait behind
         what will be dropped."""
-        if self._reading and not self._out.waiting:
+        waiting = self._out.waiting
+        if not waiting and self._hasten_at == NEVER and len(self._scheduler.spread) > 1:
+            self._hasten_at = now + PROBE_BUSY_S
+            self._host.wake_at(self._hasten_at, now)
+        if self._reading and not waiting:
             return
         full = self._out.full
         if full and self._reading:
             self._reread_at = now + REREAD_S
             self._host.wake_at(self._reread_at, now)
         self._read(not full)
-        if self._out.waiting:
+        if waiting:
             deadline = self._scheduler.deadline(now)
             if deadline is not None:
                 self._host.wake_at(deadline, now)
@@ -207,6 +212,8 @@ class Tunnel:
             else:
                 self._out.dispatch(now)
             self._after_dispatch(now)
+        if now >= self._hasten_at:
+            self._hasten_at = self._out.hasten(now)
 
     def deadline(self, now: float) -> float:
         """When `poll` is due; what the queue waits for is told by `wake_at`."""
@@ -219,7 +226,7 @@ class Tunnel:
                 deadline = min(deadline, room)
             if not self._reading:
                 deadline = min(deadline, self._reread_at)
-        return deadline
+        return min(deadline, self._hasten_at)
 
     # -- SessionObserver ------------------------------------------------------------------------
     def session_started(self, session: Session, now: float) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
 
+from bondvpn.bond.arrivals import REPORT_SPARSE_S
 from bondvpn.bond.capacity import Capacity
 from bondvpn.bond.demotion import Demotion
 from bondvpn.bond.flight import Piece
@@ -19,6 +20,7 @@ AMPLIFICATION_MAX = 3  # bytes to an unproven address per byte from it (RFC 9000
 # A run leaves at once, so a line paced at its very rate would queue what jitters; 1 % less keeps the
 # queue here. Measured on 2 x 50 Mbit/s: the modem's queue stays below 5 ms.
 PACE = 0.99
+LATE_RTTS = 9 / 8  # RFC 9002, 6.1.2
 PROBE_FRAME_BYTES = 83
 PROBE_SHARE = 0.005  # of a line, each way
 PROBE_THIN_S = 0.25  # at the most apart while busy
@@ -130,6 +132,14 @@ class Link:
         """When the oldest of what is under way left; infinite when nothing is."""
         oldest = self.send_lane.flight.oldest
         return oldest if self.old_lane is None else min(oldest, self.old_lane.flight.oldest)
+
+    @property
+    def late_at(self) -> float:
+        """When the report on the oldest that this link alone is to bring is overdue (RFC 9002, 6.1.2)."""
+        if not self.capacity.report_s:
+            return float("inf")  # how far apart reports are is not known yet
+        wait = LATE_RTTS * self.capacity.srtt_s + max(self.capacity.report_s, REPORT_SPARSE_S)
+        return self.send_lane.flight.oldest_load + wait
 
     def forget(self) -> Piece[Any] | None:
         """Give up knowing of the oldest run under way; None if there is none."""

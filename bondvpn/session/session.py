@@ -213,7 +213,7 @@ class Session:
                 self._observer.lost(self, link, pieces, now)
             if link.active:
                 link.reason = ""
-                link.capacity.resume()
+                link.capacity.resume(now)
             self._observer.link_changed(self, link, now)
 
     def _challenge(self, link: Link, now: float) -> None:

@@ -18,6 +18,7 @@ from bondvpn.bond.adaptive import (
     Redundant,
 )
 from bondvpn.bond.capacity import DATAGRAM_BYTES, Capacity, Phase
+from bondvpn.bond.equaliser import SPREAD_MAX_S, SPREAD_MIN_S
 from bondvpn.bond.line import RUN_BYTES, TURN_S
 from bondvpn.bond.pacer import Pacer
 
@@ -105,6 +106,25 @@ def test_a_slow_line_idles_when_the_queue_is_shorter_than_that() -> None:
     choice = scheduler.next(NOW, ahead - 100, LIMIT)
     assert choice is not None
     assert choice.line is fast
+
+
+def test_a_slow_line_of_which_nothing_is_known_takes_the_newest_meanwhile() -> None:
+    """The other end holds all chunks as long as the slowest line takes: this one costs nothing by it."""
+    fast, slow = Line(1_000_000, 0.010, blocked=True), Line(1_000_000, 0.060)
+    slow.capacity.phase = Phase.STARTUP
+    choice = adaptive(fast, slow).next(NOW, 30_000, LIMIT)
+    assert choice is not None
+    assert choice.line is slow
+    assert choice.skip == 30_000 - choice.budget
+    slow.capacity.queue_s = 0.02
+    assert adaptive(fast, slow).next(NOW, 30_000, LIMIT) is None, "it is full: enough is known"
+
+
+@pytest.mark.parametrize("apart_s", [SPREAD_MIN_S * 0.9, SPREAD_MAX_S * 1.1])
+def test_but_not_where_the_other_end_does_not_hold_for_it(apart_s: float) -> None:
+    fast, slow = Line(1_000_000, 0.010, blocked=True), Line(1_000_000, 0.010 + apart_s)
+    slow.capacity.phase = Phase.STARTUP
+    assert adaptive(fast, slow).next(NOW, 3_000, LIMIT) is None
 
 
 def test_a_full_modem_makes_a_line_slow() -> None:
@@ -346,3 +366,21 @@ def test_bulk_is_spread_over_the_best_tier() -> None:
     assert adaptive(lte, dsl, cable).spread == [dsl, cable]
     assert adaptive(lte).spread == [lte]
     assert adaptive().spread == []
+
+
+def test_a_queue_that_nobody_reports_on_is_forgotten_once_it_must_have_left() -> None:
+    """Or a line that stood still would get nothing and so never be reported on again."""
+    near, stood = Line(delay_s=0.010, blocked=True), Line(delay_s=0.010)
+    for i in range(9):
+        stood.capacity.on_report(0, NOW, 0.310, 1, 0, NOW + i * 0.01)
+    queue_s = stood.capacity.queue_s
+    assert queue_s > 0.2
+    scheduler = adaptive(near, stood)
+    now = NOW + 0.08 + queue_s
+    assert scheduler.next(now, 3_000, LIMIT) is None
+    stood.in_flight = 1
+    assert scheduler.next(now + 0.1, 3_000, LIMIT) is None, "it is still there"
+    stood.in_flight = 0
+    choice = scheduler.next(now + 0.1 + 2 * ORDER_S, 3_000, LIMIT)
+    assert choice is not None
+    assert choice.line is stood

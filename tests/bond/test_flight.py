@@ -120,3 +120,17 @@ def test_the_oldest_run_is_forgotten_first() -> None:
     assert flight.in_flight == 2 * SIZE
     assert flight.forget() == Piece(3, 0, 2)
     assert flight.forget() is None
+
+
+def test_a_load_is_taken_once_and_its_run_stays_under_way() -> None:
+    flight: Flight[int] = Flight()
+    flight.sent(0, 3, SIZE, 0, 1.0)
+    flight.sent(3, 2, SIZE, 3, 2.0)
+    assert flight.oldest_load == 1.0
+    assert flight.unload() == Piece(0, 0, 3)
+    assert (flight.oldest, flight.oldest_load) == (1.0, 2.0)
+    assert flight.unload() == Piece(3, 0, 2)
+    assert flight.unload() is None
+    assert flight.oldest_load == float("inf")
+    assert flight.in_flight == 5 * SIZE
+    assert flight.report(4, [], 5).came == [Piece(None, 0, 3), Piece(None, 0, 2)]

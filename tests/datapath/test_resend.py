@@ -80,6 +80,53 @@ def test_a_lost_chunk_takes_a_new_counter_and_arrives_whole() -> None:
     assert not sender.out.waiting
 
 
+def test_what_a_line_is_late_with_leaves_by_the_idle_one_too_and_only_once() -> None:
+    sender, receiver = bonded(Adaptive()), Receiver()
+    frame = super_frame(1, 0, 6000, 1448)
+    sender.tap.frames.append(frame)
+    sender.out.on_readable(sender.now)
+    first = sender.taken()
+    (lane,) = {one.address for run in first for one in run}
+    late, idle = sender.links[lane], sender.links[1 - lane]
+    due = sender.out.hasten(sender.now)
+    assert due == late.late_at > sender.now
+    assert sender.taken() == []
+    under_way, sender.now = late.in_flight, due
+    assert sender.out.hasten(sender.now) == idle.late_at
+    again = sender.taken()
+    assert {one.address for run in again for one in run} == {idle.number}
+    assert [place[1:] for place in opened(again)] == [place[1:] for place in opened(first)]
+    assert late.in_flight == under_way, "it may still come: no more may leave by this line"
+    receiver.receive_each(one.data for run in again for one in run)
+    receiver.receive_each(one.data for run in first for one in run)
+    assert receiver.tap.written == [frame]
+    report(sender, idle, set())
+    assert sender.out._slab.in_use == 0
+    sender.out.lost(late, late.drain(), sender.now)
+    assert not sender.out.waiting, "the other has brought it"
+
+
+def test_nothing_is_hastened_while_something_waits_or_all_lines_are_late() -> None:
+    sender = bonded(Adaptive())
+    for link in sender.links:
+        link.capacity.window = 40_000
+    sender.tap.frames.extend(super_frame(1, i * 30_000, 30_000, 1448) for i in range(3))
+    sender.out.on_readable(sender.now)
+    assert sender.out.waiting
+    assert sender.out.hasten(sender.now + 9) == float("inf")
+    for link in sender.links:
+        link.capacity.window = 1e9
+    for _ in range(10):
+        sender.now += 0.001
+        sender.out.dispatch(sender.now)
+    assert not sender.out.waiting
+    assert all(link.in_flight for link in sender.links)
+    sender.taken()
+    sender.now += 9
+    assert sender.now < sender.out.hasten(sender.now) < sender.now + 1
+    assert sender.taken() == []
+
+
 def test_the_only_line_sends_it_again_itself() -> None:
     sender = Sender(1)
     sender.send([super_frame(1, 0, 5000, 1448)])
@@ -180,6 +227,7 @@ def bonded(scheduler: Adaptive[Link]) -> Sender:
         link.capacity._base_delay.add(delay_s, sender.now)
         link.capacity.window = 1e9
         link.capacity.rate = 1e8
+        link.capacity.report_s = 0.010
     scheduler.set_lines(sender.links)
     sender.out._scheduler = scheduler
     return sender
