@@ -124,8 +124,7 @@ def test_an_interrupted_demo_leaves_nothing(number: signal.Signals) -> None:
         if demo.poll() is None:
             os.killpg(demo.pid, number)
         _, err = demo.communicate(timeout=STOP_MAX_S)
-    assert demo.returncode == 1
-    assert err == "interrupted; everything the demo made is removed\n"
+    assert (demo.returncode, err) == (1, "interrupted; everything the demo made is removed\n")
     assert _left() == []
 
 

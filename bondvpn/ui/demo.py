@@ -76,15 +76,17 @@ def main(*, quick: bool = False, as_json: bool = False) -> int:
     started = time.monotonic()
     plan = QUICK if quick else FULL
     console = Console(highlight=False, quiet=as_json)
+    interrupts = _Interrupts()
     try:
-        with _alone_on_this_machine(), contextlib.ExitStack() as made:
-            # Signals are switched off before anything is removed, and on again when all of it is.
-            interrupts = made.enter_context(_Interrupts())
+        # Signals are switched off before anything is removed, and on again when all of it is.
+        with _alone_on_this_machine(), interrupts, contextlib.ExitStack() as made:
             try:
                 figures = _Show(console, plan, made).run()
             finally:
                 interrupts.ignore()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemFault):
+        if not interrupts.came:
+            raise
         raise SystemFault("interrupted; everything the demo made is removed") from None
     verdict = judge(figures)
     if as_json:
@@ -233,17 +235,26 @@ class _Show:
 
 
 class _Interrupts(contextlib.AbstractContextManager["_Interrupts"]):
-    """SIGINT, SIGTERM and SIGHUP as one KeyboardInterrupt: those that follow do not disturb the removal."""
+    """SIGINT, SIGTERM and SIGHUP as one KeyboardInterrupt: those that follow do not disturb the removal.
+
+    The terminal's Ctrl-C ends iperf3 as well, and its failure may be what is raised in the end.
+    """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def __init__(self) -> None:
+        self.came = False
+        """Whether there was one."""
         self._process = os.getpid()
-        self._before = {number: signal.signal(number, self._interrupt) for number in self.SIGNALS}
+        self._before: dict[int, Any] = {}
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __enter__(self) -> "_Interrupts":
+        self._before = {number: signal.signal(number, self._interrupt) for number in self.SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
         # After an interrupt the process only has its last words to say.
-        if kind is not KeyboardInterrupt:
+        if not self.came:
             for number, handler in self._before.items():
                 signal.signal(number, handler)
 
@@ -256,6 +267,7 @@ class _Interrupts(contextlib.AbstractContextManager["_Interrupts"]):
             # pyroute2 forks a helper to enter a namespace and ends it with SIGTERM: to unwind this stack
             # there would remove the namespaces that are just being made.
             os._exit(128 + number)
+        self.came = True
         self.ignore()
         raise KeyboardInterrupt
 

@@ -3,6 +3,7 @@
 import os
 import signal
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,14 +57,28 @@ def test_one_demo_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
             pass
 
 
-def test_the_second_interrupt_is_ignored() -> None:
-    before = [signal.getsignal(number) for number in demo._Interrupts.SIGNALS]
+@pytest.fixture
+def handlers() -> Iterator[dict[int, Any]]:
+    """Those of the demo's signals as they are, and are again after the test."""
+    before = {number: signal.getsignal(number) for number in demo._Interrupts.SIGNALS}
+    yield before
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_the_handlers_are_put_back(handlers: dict[int, Any]) -> None:
+    with demo._Interrupts():
+        assert signal.getsignal(signal.SIGINT) != handlers[signal.SIGINT]
+    assert {number: signal.getsignal(number) for number in handlers} == handlers
+
+
+def test_the_second_interrupt_is_ignored_to_the_end(handlers: dict[int, Any]) -> None:
     with demo._Interrupts():
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
-        for number in demo._Interrupts.SIGNALS:
+        for number in handlers:
             os.kill(os.getpid(), number)
-    assert [signal.getsignal(number) for number in demo._Interrupts.SIGNALS] == before
+    assert {signal.getsignal(number) for number in handlers} == {signal.SIG_IGN}
 
 
 def test_a_forked_child_does_not_unwind_the_parents_stack() -> None:
@@ -102,3 +117,24 @@ def test_old_samples_go_but_a_span_stays() -> None:
     assert list(samples) == [(6.0, 6), (7.0, 7), (8.0, 8), (9.0, 9)]
     _forget(samples, 99.0)
     assert list(samples) == [(8.0, 8), (9.0, 9)]
+
+
+def test_an_interrupt_that_ends_in_a_fault_of_another_is_an_interrupt(
+    monkeypatch: pytest.MonkeyPatch, handlers: dict[int, Any]
+) -> None:
+    """The same Ctrl-C ends iperf3; who removes things must not meet a second one with Python's handler."""
+
+    class Show:
+        def __init__(self, *_: object) -> None: ...
+
+        def run(self) -> None:
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            finally:
+                raise SystemFault("iperf3 was interrupted")
+
+    monkeypatch.setattr(demo, "_require", lambda *_: None)
+    monkeypatch.setattr(demo, "_Show", Show)
+    with pytest.raises(SystemFault, match=r"^interrupted"):
+        demo.main(quick=True)
+    assert {signal.getsignal(number) for number in handlers} == {signal.SIG_IGN}
