@@ -27,10 +27,10 @@ QUEUE_FULL = 0.5  # of the queue's limit: from here on a worse tier helps
 # The queue must exceed what the faster lines bring in a slow one's delay, or that one gets no chunk; only
 # 40 ms on top of it cost cubic 3 % (design.md, 5). What is known at first is too little.
 QUEUE_S = 0.1
-BURST_MIN_S = 0.001  # timers fire so late
-BURST_AIM = 0.4  # of the queue aimed at: what is lowered for a shallow buffer must not be burst through
 ORDER_S = 0.001  # the order by arrival holds so long: reports change it, and those come each 2 to 10 ms
 BURST_S = 0.002  # of the pace; on a slow line a datagram
+BURST_MIN_S = 0.001  # timers fire so late
+BURST_AIM = 0.4  # of the queue aimed at: what is lowered for a shallow buffer must not be burst through
 QUEUE_STARTUP_S = 0.3
 QUEUE_STARTUP_BYTES = 200_000
 COPY_SHARE = 0.02  # of what is sent may be second copies of express datagrams
@@ -96,10 +96,11 @@ class Adaptive(Generic[L]):
         """The lines, soonest arrival first, each with the bytes that the faster ones bring until then."""
         if now - self._ordered_at > ORDER_S:
             self._ordered_at = now
-            for line in self.lines:
+            lines = self.lines
+            for line in lines:
                 if not line.in_flight:
                     line.capacity.idle(now)
-            lines, arrivals = self.lines, self.arrivals()
+            arrivals = self.arrivals()
             self._best_tier = min((line.tier for line in lines), default=0)
             self._ordered = []
             for arrival, index in sorted((arrival, i) for i, arrival in enumerate(arrivals)):

@@ -35,11 +35,6 @@ class OutStream:
         queue = self.queue
         place = 0
         extent = queue[0]
-        if extent.count == 1 and not skip:  # an express frame, as a rule
-            queue.popleft()
-            self.open = self.open and bool(queue)
-            self.waiting -= extent.last
-            return extent
         skip //= extent.capacity
         while skip >= extent.count and place + 1 < len(queue):
             skip -= extent.count
@@ -47,7 +42,7 @@ class OutStream:
             extent = queue[place]
         skip = min(skip, extent.count - 1)
         count = min(most, extent.count - skip, run_max(extent.capacity + DATA_HEADER_LEN + OVERHEAD))
-        taken = extent.cut(skip, count)
+        taken = extent if count == extent.count else extent.cut(skip, count)
         self.waiting -= taken.nbytes
         if skip + count < extent.count:
             rest = extent.cut(skip + count, extent.count - skip - count)

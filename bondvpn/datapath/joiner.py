@@ -61,22 +61,18 @@ class Joiner:
         False: it is no datagram to join, or another flow's: flush, then offer it again or write it.
         """
         head = parts[0]
-        if not self.count:
-            if not self._starts(head, length):
+        if self.count:
+            if len(head) <= self._family.udp + UDP_BYTES or not self.follow(head, 0, length):
                 return False
-            self._length = length
-            self._first = parts
-        elif len(head) <= self._family.udp + UDP_BYTES or not self.follow(head, 0, length):
-            return False
+        elif self._starts(head, length):
+            body = self._family.udp + UDP_BYTES
+            self._first, self._length, self.count = parts, length, 1
+            self._payload.append(head[body:])
+            self._size = len(head) - body
         else:
-            self._payload += parts[1:]
-            self._size += length - len(head)
-            return True
-        body = self._family.udp + UDP_BYTES
-        self._payload.append(head[body:])
+            return False
         self._payload += parts[1:]
-        self._size = length - body
-        self.count = 1
+        self._size += length - len(head)
         return True
 
     def _starts(self, head: Buffer, length: int) -> bool:

@@ -10,6 +10,7 @@
 """
 
 from collections import deque
+from math import inf
 from struct import Struct
 from typing import Any
 
@@ -54,8 +55,6 @@ QUEUE_MAX_BYTES = SLOTS // 2 * CHUNK_MAX_BYTES
 TURN_CHUNKS = 8  # a stream's quantum while others wait
 SHORT_SLOTS = 2  # what a frame without offload needs at the most
 
-NEVER = float("inf")
-
 _RECORD_LENGTH = Struct(">H")
 _OFFSET = Struct(">H")
 
@@ -70,9 +69,8 @@ class Outbound:
         self._slab = ChunkSlab(SLOTS, CHUNK_MAX_BYTES)
         self._sealer = Sealer(self._slab, seal)
         self._overflow = memoryview(bytearray(65_536 + 64))
-        self._sequences = np.arange(RUN_MAX, dtype=np.uint64) << np.uint64(
-            16
-        )  # as they stand in a chunk's first 8 bytes
+        # as they stand in a chunk's first 8 bytes
+        self._sequences = np.arange(RUN_MAX, dtype=np.uint64) << np.uint64(16)
         self._enqueued = 0  # now, as the headers have it
         self._now = 0.0  # when the TAP is read
         self._read_at = 0.0  # when it had a frame
@@ -137,8 +135,11 @@ class Outbound:
                 self.dispatch(now)
                 if not self._make_room():
                     return
-            if self._train.stream is not None and self.queued + run_bytes <= self.queue_limit:
-                length = self._follow(min(SMALL_READS_PER_WAKEUP - done, run_bytes // self._train.length))
+            stream = self._train.stream
+            if stream is not None and self.queued + run_bytes <= self.queue_limit:
+                length = self._follow(
+                    stream, min(SMALL_READS_PER_WAKEUP - done, run_bytes // self._train.length)
+                )
             else:
                 length = self._read()
             if not length:
@@ -182,11 +183,11 @@ class Outbound:
         self._accept(length)
         return length
 
-    def _follow(self, most: int) -> int:
-        """Like `_read`, but up to `most` frames of a train."""
+    def _follow(self, stream: OutStream, most: int) -> int:
+        """Like `_read`, but up to `most` frames of the train, which goes to that stream."""
         train, slab = self._train, self._slab
-        length, stream = train.length, train.stream
-        if stream is None or not stream.queue or not slab.has_room(2 * self._slots_needed):
+        length = train.length
+        if not stream.queue or not slab.has_room(2 * self._slots_needed):
             return self._read()
         tail = stream.queue[-1]
         room = tail.capacity - tail.last if stream.open else 0
@@ -418,7 +419,7 @@ class Outbound:
         """Nothing waits: what a line is late with leaves by an idle one too. The flow inside may have sent
         all it may and wait for just that (opportunistic retransmission, Raiciu et al., NSDI 2012). When to
         ask again."""
-        due = NEVER
+        due = inf
         if self.waiting or len(self._scheduler.spread) < 2:
             return due
         for link in self._scheduler.lines:

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Callable
+from math import inf
 from typing import Any, Protocol
 
 from bondvpn import config
@@ -12,7 +13,7 @@ from bondvpn.bond.flight import Piece
 from bondvpn.bond.line import Scheduler
 from bondvpn.bond.liveness import PROBE_BUSY_S, PROBE_IDLE_SERVER_S, LinkState
 from bondvpn.bond.weighted import Weighted
-from bondvpn.datapath.outbound import NEVER, Outbound
+from bondvpn.datapath.outbound import Outbound
 from bondvpn.datapath.reassembly import FrameSink, Reassembly
 from bondvpn.datapath.slab import CHUNK_MAX_BYTES, SealSlab, chunk_capacity, run_frame_bytes
 from bondvpn.datapath.train import FrameSource
@@ -115,7 +116,7 @@ class Tunnel:
         self._gso_bytes = _gso_bytes(None, self._capacity)
         self._reading = False
         self._reread_at = 0.0
-        self._hasten_at = NEVER  # when to see whether a line is late
+        self._hasten_at = inf  # when to see whether a line is late
         self._stopping = False
 
     def configure(self, netlink: Netlink, rate_bps: float | None, public_key: bytes) -> None:
@@ -164,21 +165,23 @@ class Tunnel:
         if self.session is None:
             self._out.discard()
             return
-        self._out.on_readable(now)
-        self._after_dispatch(now)
+        self._carry(now)
 
     def answer(self, now: float) -> None:
         """A frame was delivered out of silence: what the kernel itself answers (echo replies, ACKs) waits at
         the TAP already."""
         if self._reading:
-            self._out.on_readable(now)
-            self._after_dispatch(now)
+            self._carry(now)
+
+    def _carry(self, now: float) -> None:
+        self._out.on_readable(now)
+        self._after_dispatch(now)
 
     def _after_dispatch(self, now: float) -> None:
         """While no line has room the TAP is read only each REREAD_S: what is express must not wait behind
         what will be dropped."""
         waiting = self._out.waiting
-        if not waiting and self._hasten_at == NEVER and len(self._scheduler.spread) > 1:
+        if not waiting and self._hasten_at == inf and len(self._scheduler.spread) > 1:
             self._hasten_at = now + PROBE_BUSY_S
             self._host.wake_at(self._hasten_at, now)
         if self._reading and not waiting:
