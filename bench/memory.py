@@ -1,14 +1,17 @@
 """A long run under load: resident memory over time, and what Python allocated and did not give back."""
 
 import contextlib
+import itertools
 import json
 import os
 import signal
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from bench import meter, plot
@@ -27,11 +30,14 @@ SAMPLES = 60
 TRACED_EVERY = 6  # samples: a snapshot stops the program for a second
 WARM_SHARE = 0.2  # of the run, then growth is counted
 REPORT_WAIT_S = 20.0
+SETTLE_S = 1.0  # several times what the far side holds a chunk and what it takes to say that all came
 RESIDENT_GROWTH_MAX_BYTES = 2e6
 TRACED_GROWTH_MAX_BYTES = 100e3
 RESIDENT_MAX_BYTES = 120e6
 ENDS = ("client", "server")
 TOP = 3
+
+Pause = Callable[[], AbstractContextManager[None]]
 
 
 def bench(seconds: float) -> Bench:
@@ -43,7 +49,8 @@ def bench(seconds: float) -> Bench:
         f"over three veth pairs and with new keys every {REKEY_AFTER}; once, whatever the number of runs. "
         "Two tunnels side by side: one as it is, whose resident memory is looked at; one under tracemalloc "
         "(`bench/traced.py`), which counts what Python code allocated and still holds after a full "
-        f"collection. Growth is from {WARM_SHARE:.0%} of the time on to the end.",
+        f"collection, between two flows: what is under way is no growth. Growth is from {WARM_SHARE:.0%} of "
+        "the time on to the end.",
         lambda _runs: measure(seconds),
         quick=False,
         options=("--memory-seconds", f"{seconds:g}"),
@@ -71,14 +78,17 @@ def measure(seconds: float) -> Outcome:
         resident: dict[str, list[plot.Point]] = {end: [] for end in ENDS}
         allocated: dict[str, list[plot.Point]] = {end: [] for end in ENDS}
         grown: dict[str, list[str]] = {end: [] for end in ENDS}
-        with _load(loaded, seconds):
+        with _load(loaded, seconds) as pause:
             started = time.monotonic()
             for sample in range(1, SAMPLES + 1):
                 time.sleep(max(0.0, started + seconds * sample / SAMPLES - time.monotonic()))
                 at = time.monotonic() - started
                 for end in ENDS:
                     resident[end].append((at, meter.resident_bytes(plain.ends[end].pid)))
-                    if sample % TRACED_EVERY == 0:
+                if sample % TRACED_EVERY:
+                    continue
+                with pause():
+                    for end in ENDS:
                         total, grown[end] = _traced_bytes(traced, end, reports[end])
                         allocated[end].append((at, total))
     for end in ENDS:
@@ -110,19 +120,36 @@ def growth(curve: list[plot.Point]) -> float:
 
 
 @contextlib.contextmanager
-def _load(contenders: list[Contender], seconds: float) -> Iterator[None]:
-    """Flows through each, one after the other, for that long; leaving waits for them."""
+def _load(
+    contenders: list[Contender], seconds: float
+) -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """Flows through each, one after the other, for that long; leaving waits for them. Yields what makes all
+    of them pause after their present flow."""
+    turn, flows = threading.Lock(), [threading.Lock() for _ in contenders]
 
-    def work(contender: Contender) -> None:
+    def work(contender: Contender, flow: threading.Lock) -> None:
         until = time.monotonic() + seconds
-        flows = 0
-        while time.monotonic() < until:
-            carry(contender, ("up", "down")[flows % 2], FLOW_S, omit_s=0, at_most_bps=RATE_BPS)
-            flows += 1
+        for direction in itertools.cycle(("up", "down")):
+            with turn:
+                flow.acquire()
+            try:
+                carry(contender, direction, FLOW_S, omit_s=0, at_most_bps=RATE_BPS)
+            finally:
+                flow.release()
+            if time.monotonic() >= until:
+                return
+
+    @contextlib.contextmanager
+    def pause() -> Iterator[None]:
+        with turn, contextlib.ExitStack() as stack:
+            for flow in flows:
+                stack.enter_context(flow)
+            time.sleep(SETTLE_S)
+            yield
 
     with ThreadPoolExecutor(len(contenders)) as pool:
-        working = [pool.submit(work, contender) for contender in contenders]
-        yield
+        working = [pool.submit(work, *each) for each in zip(contenders, flows, strict=True)]
+        yield pause
         for each in working:
             each.result()
 
