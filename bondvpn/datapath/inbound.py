@@ -35,9 +35,9 @@ _DATA_START = Struct(">BBIHH").unpack_from
 
 
 class Receiver(Protocol):
-    """A socket as seen from here: `(length, segment, address, local)` a call."""
+    """A socket as seen from here: `(length, segment, address, local, waited_s)` a call."""
 
-    def receive_into(self, buffers: list[Buffer]) -> tuple[int, int, Any, bytes] | None: ...
+    def receive_into(self, buffers: list[Buffer]) -> tuple[int, int, Any, bytes, float] | None: ...
 
 
 class ControlPlane(Protocol):
@@ -67,6 +67,7 @@ class Inbound:
         self._slab = OpenSlab()
         self._nonces = Nonces(OpenSlab.ROWS)
         self._came_at = 0.0  # when a datagram was received
+        self._at = 0.0  # when the kernel had it: what waits for us has left the line's queue
         self._lone = False  # nothing had come for LONE_S: it is delivered before anything else
         self._touched: set[Reassembly] = set()  # those that may hold views into the slab
 
@@ -79,12 +80,13 @@ class Inbound:
             received = socket.receive_into(self._buffers)
             if received is None:
                 break
-            length, segment, address, local = received
+            length, segment, address, local, waited_s = received
             if not length:
                 self._drops.count(Drop.SHORT)
                 continue
             path = Path(socket, address, local)  # type: ignore[arg-type]  # one object, two views of it
             now = clock()
+            self._at = now - waited_s
             self._lone = now - self._came_at > LONE_S
             self._came_at = now
             if length < segment * RUN_MIN or not self._run(length, segment, path, now):
@@ -240,17 +242,16 @@ class Inbound:
         if link is None:
             return
         link.received(size, count, path, now)
-        lane.arrivals.came(first, count, size + count * link.frame_overhead, now)
+        lane.arrivals.came(first, count, size + count * link.frame_overhead, self._at)
         if link.path != path and first + count - 1 == lane.window.highest:
             lane.session.moved(link, path, size, now)
 
-    @staticmethod
-    def _note(lane: ReceiveLane, count: int, sent: int, bulk: bool, now: float) -> None:
+    def _note(self, lane: ReceiveLane, count: int, sent: int, bulk: bool, now: float) -> None:
         """DATA came, whose sender wants to hear of it."""
-        lane.arrivals.data(count, sent, now)
+        lane.arrivals.data(count, sent, self._at)
         session = lane.session
         link = session.links.get(lane.number)
-        session.equaliser.note(lane.number, sent, now)
+        session.equaliser.note(lane.number, sent, self._at)
         session.reporter.noted(lane, link.srtt_s if link is not None else 0.0, now, bulk=bulk)
 
     def _deliver(

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import socket
 import struct
+import time
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -28,15 +29,19 @@ PMTUDISC_PROBE = 3  # set DF, never fragment, ignore the kernel's own path MTU
 SO_RCVBUFFORCE = 33
 SO_SNDBUFFORCE = 32
 SO_MARK = 36
+SO_TIMESTAMPNS_NEW = 64  # 64 bits of seconds on every machine; Linux 5.1
 SO_ATTACH_REUSEPORT_CBPF = 51
 
 BUFFER_BYTES = 4 << 20  # 10 ms at 3.4 Gbit/s, more than one wake-up ever leaves behind
 RUN_BYTES_MAX = 65_000  # below the 65,507 bytes of one UDP payload
 RUN_SEGMENTS_MAX = 64  # UDP_MAX_SEGMENTS before Linux 6.2
 
-_ANCILLARY_LEN = socket.CMSG_SPACE(4) + socket.CMSG_SPACE(20)
+WAITED_MAX_S = 0.5  # more is no wait but a wall clock that was set
+
+_ANCILLARY_LEN = socket.CMSG_SPACE(4) + socket.CMSG_SPACE(20) + socket.CMSG_SPACE(16)
 _SEGMENT = struct.Struct("=H")
 _INT = struct.Struct("=i")
+_TIMESPEC = struct.Struct("=qq")
 _PKTINFO4 = struct.Struct("=I4s4s")
 _PKTINFO6 = struct.Struct("=16sI")
 _LINK_LOCAL = b"\xfe\x80"
@@ -71,6 +76,7 @@ class Received(NamedTuple):
     segment: int
     address: Address
     local: bytes  # packet info to answer from the same address; empty on a bound socket
+    waited_s: float  # since the kernel had the first of them: a busy machine reads late
 
 
 class UdpSocket:
@@ -127,6 +133,8 @@ class UdpSocket:
                 s.setsockopt(socket.SOL_SOCKET, plain, BUFFER_BYTES)
         with contextlib.suppress(OSError):  # before Linux 5.0: one datagram a call
             s.setsockopt(SOL_UDP, UDP_GRO, 1)
+        with contextlib.suppress(OSError):
+            s.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS_NEW, 1)
 
     def _want_packet_info(self) -> None:
         """A wildcard socket must answer from the address it was asked at."""
@@ -169,14 +177,20 @@ class UdpSocket:
             return None
         segment = length
         local = b""
+        waited_s = 0.0
         for level, kind, data in ancillary:
-            if level == SOL_UDP and kind == UDP_GRO:
+            if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS_NEW:
+                seconds, nanoseconds = _TIMESPEC.unpack(data)
+                waited_s = time.time() - seconds - nanoseconds * 1e-9
+                if not 0.0 < waited_s < WAITED_MAX_S:
+                    waited_s = 0.0
+            elif level == SOL_UDP and kind == UDP_GRO:
                 segment = _INT.unpack(data)[0]
             elif level == socket.IPPROTO_IP and kind == IP_PKTINFO:
                 local = _PKTINFO4.pack(0, data[4:8], bytes(4))  # no index: routing may go another way
             elif level == socket.IPPROTO_IPV6 and kind == IPV6_PKTINFO:
                 local = data if data.startswith(_LINK_LOCAL) else _PKTINFO6.pack(data[:16], 0)
-        return Received(length, segment, address, local)
+        return Received(length, segment, address, local, waited_s)
 
     def send_run(
         self, run: memoryview, segment: int, address: Address, local: bytes = b""

@@ -255,8 +255,9 @@ class Session:
         elif kind == wire.PROBE:
             probe = wire.parse_probe(sealed)
             if probe is not None and link.path is not None:
-                lane.arrivals.probe(probe.time, now)
-                self.equaliser.probed(link.number, probe.time, now, carries=bool(probe.carries))
+                arrived = lane.arrivals.at
+                lane.arrivals.probe(probe.time, arrived)
+                self.equaliser.probed(link.number, probe.time, arrived, carries=bool(probe.carries))
                 if lane.arrivals.news:
                     self.reporter.noted(lane, link.srtt_s, now, bulk=False)
                 self._send(link, wire.emit_probe_reply(probe), now)

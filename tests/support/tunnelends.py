@@ -98,12 +98,12 @@ class Inbox:
         """One receive call: equal datagrams, the last may be shorter."""
         self.calls.append((b"".join(datagrams), len(datagrams[0]), address))
 
-    def receive_into(self, buffers: list[Any]) -> tuple[int, int, Any, bytes] | None:
+    def receive_into(self, buffers: list[Any]) -> tuple[int, int, Any, bytes, float] | None:
         if not self.calls:
             return None
         data, segment, address = self.calls.popleft()
         buffers[0][: len(data)] = data
-        return len(data), segment, address, b""
+        return len(data), segment, address, b"", 0.0
 
 
 class QuietLinks:

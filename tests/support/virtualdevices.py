@@ -135,12 +135,12 @@ class VirtualSocket:
     def arrive(self, data: bytes, address: Any) -> None:
         self._inbox.append((data, address))
 
-    def receive_into(self, buffers: list[Any]) -> tuple[int, int, Any, bytes] | None:
+    def receive_into(self, buffers: list[Any]) -> tuple[int, int, Any, bytes, float] | None:
         if not self._inbox:
             return None
         data, address = self._inbox.popleft()
         buffers[0][: len(data)] = data
-        return len(data), len(data), address, b""
+        return len(data), len(data), address, b"", 0.0
 
 
 class VirtualTap(FakeTap):
