@@ -6,11 +6,11 @@ from math import inf
 class WindowedMin:
     """The smallest value of the last `span_s` / 2 to `span_s`; infinite before the first."""
 
-    __slots__ = ("_at", "_older", "_span", "_young")
+    __slots__ = ("_at", "_older", "_span", "_young", "value")
 
     def __init__(self, span_s: float) -> None:
         self._span = span_s
-        self._older = self._young = inf
+        self._older = self._young = self.value = inf  # read much more often than it changes
         self._at = -inf
 
     def add(self, value: float, now: float) -> None:
@@ -20,12 +20,12 @@ class WindowedMin:
             self._young, self._at = value, now
         elif value < self._young:
             self._young = value
+        else:
+            return
+        self.value = min(self._older, self._young)
 
     def restart(self, value: float, now: float) -> None:
         """Forget; begin with `value`."""
         self._older = inf
-        self._young, self._at = value, now
-
-    @property
-    def value(self) -> float:
-        return min(self._older, self._young)
+        self._young = self.value = value
+        self._at = now

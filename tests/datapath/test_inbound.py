@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from frames import datagram, super_frame
-from tunnelends import INDEX, Receiver, Sender
+from tunnelends import INDEX, QuietLinks, Receiver, Sender
 
 from bondvpn.datapath import LONE_S
 from bondvpn.datapath.slab import SEALED_MAX_BYTES, OpenSlab
@@ -270,6 +270,22 @@ def test_each_call_is_stamped() -> None:
     times = iter(range(100))
     receiver.inbound.on_readable(receiver.socket, lambda: next(times) * LONE_S / 2)
     assert next(times) >= 5
+
+
+@pytest.mark.parametrize("count", [1, 14])
+def test_what_waited_for_a_late_reader_did_not_wait_in_the_line(count: int) -> None:
+    """One datagram, and a run: arrival, delay and the equaliser's delay go by when the kernel had it."""
+    prompt, late = Receiver(), Receiver()
+    datagrams = some_datagrams()[:count]
+    prompt.now, late.now, late.socket.waited_s = 1.0, 1.25, 0.25
+    told = []
+    for receiver in (prompt, late):
+        receiver.session.links[0] = Link(0, "a", QuietLinks(), receiver.drops)
+        receiver.receive(datagrams)
+        arrivals = receiver.keypair.receive_lane(0).arrivals
+        told.append((arrivals.at, arrivals.take(count - 1)[0], receiver.session.equaliser._bases[0].value))
+    assert told[0] == told[1]
+    assert told[0][0] == 1.0
 
 
 def test_an_express_frame_out_of_silence_is_delivered_before_more_is_looked_for() -> None:

@@ -9,6 +9,7 @@ import socket
 import struct
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 
 from bondvpn.errors import SystemFault
 from bondvpn.linux import udp
-from bondvpn.linux.udp import Received, Sent, UdpSocket
+from bondvpn.linux.udp import WAITED_MAX_S, Received, Sent, UdpSocket
 
 CLONE_NEWNET = 0x40000000
 SEGMENT = 1200
@@ -93,6 +94,15 @@ def test_one_datagram_goes_there_and_back(pair: tuple[UdpSocket, UdpSocket]) -> 
     assert other.send(b"back", received.address) is Sent.OK
     assert receive(one)[1] == b"back"
     assert one.receive_into([bytearray(65_536)]) is None
+
+
+def test_what_a_datagram_waited_for_us_is_told(pair: tuple[UdpSocket, UdpSocket]) -> None:
+    one, other = pair
+    one.send(b"early", other.address)
+    assert receive(other)[0].waited_s < 0.05
+    one.send(b"late", other.address)
+    time.sleep(0.06)  # the reader is late
+    assert 0.05 < receive(other)[0].waited_s < WAITED_MAX_S
 
 
 @pytest.mark.parametrize(("count", "last"), [(2, SEGMENT), (10, 17), (54, SEGMENT), (120, 500)])

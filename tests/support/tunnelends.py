@@ -93,6 +93,7 @@ class Inbox:
 
     def __init__(self) -> None:
         self.calls: deque[tuple[bytes, int, Any]] = deque()
+        self.waited_s = 0.0  # of each call
 
     def feed(self, datagrams: Sequence[bytes], address: Any = ("192.0.2.7", 4000)) -> None:
         """One receive call: equal datagrams, the last may be shorter."""
@@ -103,7 +104,7 @@ class Inbox:
             return None
         data, segment, address = self.calls.popleft()
         buffers[0][: len(data)] = data
-        return len(data), segment, address, b"", 0.0
+        return len(data), segment, address, b"", self.waited_s
 
 
 class QuietLinks:
