@@ -17,7 +17,16 @@ from bondvpn.bond.arrivals import (
     REPORT_SPARSE_S,
 )
 from bondvpn.session.link import Link
-from bondvpn.session.reports import BETTER, HEARD_S, NEVER, SPACING_MAX_S, Learned, Learner, Reporter
+from bondvpn.session.reports import (
+    BETTER,
+    HEARD_S,
+    LANES_TOLD,
+    NEVER,
+    SPACING_MAX_S,
+    Learned,
+    Learner,
+    Reporter,
+)
 from bondvpn.stats import Drops
 from bondvpn.wire import feedback
 from bondvpn.wire.feedback import NO_DELAY, LaneReport
@@ -141,6 +150,22 @@ def test_a_fast_line_is_reported_on_before_the_time() -> None:
     end.report(START)
     end.come(1, REPORT_DATAGRAMS, START + 0.0001)
     assert end.reporter.due <= START + 0.0001
+
+
+@pytest.mark.parametrize("lanes", [1, LANES_TOLD, 2 * LANES_TOLD])
+def test_many_lanes_are_told_of_less_often(lanes: int) -> None:
+    one = Receiving()
+    for counter in range(2):
+        for number in range(lanes):
+            lane = one.keypair.receive_lane(number)
+            assert lane is not None
+            assert lane.window.accept(counter)
+            lane.arrivals.came(counter, 1, FRAME, START)
+            lane.arrivals.data(1, 0, START)
+            one.reporter.noted(lane, 0.0, START, bulk=True)
+        if not counter:
+            assert one.reporter.emit([one.keypair], one.link, START) is not None
+    assert one.reporter.due == pytest.approx(START + REPORT_S * max(1, lanes / LANES_TOLD))
 
 
 @pytest.mark.parametrize("rate", [12_500, 125_000, 1_250_000])
