@@ -6,9 +6,9 @@ Theory. The window is what keeps the line full and the modem's queue short:
 
 R is the delivered rate by the receiver's clock over a round trip, the largest of the last few; q* is the
 queue aimed at in the modem. The *smallest* queue delay of the last round trip corrects it: above 1.5 q* down
-by 5 %, above q* by 2 %, below it up by 3 %. (A loop on the minimum over 100 ms limit-cycles, one on the last sample stops
-growing for good under jitter; design.md, 5.) A line that was not limited by its window teaches nothing about
-its rate.
+by 5 %, above q* by 2 %, below it up by 3 %. (A loop on the minimum over 100 ms limit-cycles, one on the last
+sample stops growing for good under jitter; design.md, 5.) A line that was not limited by its window teaches
+nothing about its rate.
 
     phase      next       when
     STARTUP    STEADY     the queue delay reaches 1.5 q*; or the rate grew by less than a quarter in each of

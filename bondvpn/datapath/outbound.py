@@ -287,9 +287,9 @@ class Outbound:
         told = stream.tell(parts[0][RECORD_LENGTH_LEN:], record - RECORD_LENGTH_LEN, room or slab.capacity)
         if told:
             plain = RECORD_LENGTH_LEN + HEAD_BYTES
-            parts[:1] = told, parts[0][plain:]
+            parts[0] = parts[0][plain:]
             record -= plain - len(told)
-        data = memoryview(b"".join(parts))[:record]
+        data = memoryview(b"".join((told, *parts)))[:record]
         self.queued += len(data)
         stream.waiting += len(data)
         if room:
