@@ -6,9 +6,9 @@ Theory. The window is what keeps the line full and the modem's queue short:
 
 R is the delivered rate by the receiver's clock over a round trip, the largest of the last few; q* is the
 queue aimed at in the modem. The *smallest* queue delay of the last round trip corrects it: above 1.5 q* down
-by 5 %, below q* up by 3 %. (A loop on the minimum over 100 ms limit-cycles, one on the last sample stops
-growing for good under jitter; design.md, 5.) A line that was not limited by its window teaches nothing about
-its rate.
+by 5 %, above q* by 2 %, below it up by 3 %. (A loop on the minimum over 100 ms limit-cycles, one on the last
+sample stops growing for good under jitter; design.md, 5.) A line that was not limited by its window teaches
+nothing about its rate.
 
     phase      next       when
     STARTUP    STEADY     the queue delay reaches 1.5 q*; or the rate grew by less than a quarter in each of
@@ -53,7 +53,7 @@ MEAN_RATE_S = 0.200  # for the scheduler: mean over so long
 QUEUE_MEAN_S = 0.040  # a sample weighs by its age: an idle line's come seconds apart
 REPORT_WEIGHT_MAX = 1 / 8  # nothing came meanwhile, perhaps because nothing was sent
 REPORT_MEAN_S = 0.200  # an interval weighs by its length: the long ones are what the window must cover
-QUEUE_AIM_S = 0.005
+QUEUE_AIM_S = 0.004
 QUEUE_AIM_MIN_S = 0.001
 QUEUE_AIM_MAX_S = 0.030
 QUEUE_AIM_DATAGRAMS = 2  # of a slow line
@@ -61,7 +61,7 @@ QUEUE_AIM_JITTER = 3.0  # times the mean deviation of the delay
 QUEUE_HIGH = 1.5  # times the aim
 QUEUE_HISTORY_S = 1.0
 QUEUE_KEEP_S = 0.040  # four reports
-GROW, SHRINK = 1.03, 0.95
+GROW, EASE, SHRINK = 1.03, 0.98, 0.95
 CORRECTION_MIN, CORRECTION_MAX = 0.6, 2.0
 STARTUP_GROWTH = 2.0  # per round, as slow start
 STARTUP_WINDOW_MAX = 4.0  # times what was delivered: doubling has it at 2
@@ -90,6 +90,7 @@ PACE_STARTUP = 2.0
 PACE_STARTUP_RATE = 2.5  # times what was delivered: a shallow buffer takes no burst
 DRAIN_AFTER_S = 4.0  # without a short queue: well before the base delay would be forgotten
 DRAIN = 0.6  # of what fills the line without any queue, for a round
+DRAIN_ROUNDS = 3  # until the queue is what it was: its own short one is no reason to grow
 
 
 class Phase(Enum):
@@ -137,6 +138,7 @@ class Capacity:
         self._queues: deque[tuple[float, float]] = deque()  # (when, queue delay)
         self._last_delay: float | None = None
         self._drained = False  # in the round before
+        self._blind = 0  # rounds in which the queue is short because it was drained
         self._short_at = inf  # when the queue was last seen short
         self._startup_rate = 0.0
         self._startup_flat = 0
@@ -370,18 +372,23 @@ class Capacity:
         if not largest:
             return
         aim = self.queue_aim_s
-        if queue > QUEUE_HIGH * aim:
+        if self._blind:
+            self._blind -= 1
+        elif queue > QUEUE_HIGH * aim:
             self._correction = max(self._correction * SHRINK, CORRECTION_MIN)
         elif queue < aim and (self._limited or self._held):
             careful = now < self._careful_until and self.window > NEAR_LOSSY * self._lossy_window
             grow = GROW_CAREFUL if careful else GROW
             self._correction = min(self._correction * grow, CORRECTION_MAX)
             self._window_before = self.window
+        elif queue > aim:
+            self._correction = max(self._correction * EASE, CORRECTION_MIN)
         self._suspect_contention(queue, queue > QUEUE_HIGH * aim, now)
         if now - self._short_at > DRAIN_AFTER_S:
             self._short_at = now
             self.window = DRAIN * largest * self.base_rtt_s
             self._drained = True
+            self._blind = DRAIN_ROUNDS
             return
         target = self._target(largest) * self._correction
         if target < self.window:

@@ -10,17 +10,19 @@ from typing import Any
 
 from bondvpn.bond.flight import Piece
 from bondvpn.datapath.slab import ChunkSlab, Extent, run_max
+from bondvpn.wire import delta
 from bondvpn.wire.sealed import DATA_HEADER_LEN
 from bondvpn.wire.transport import OVERHEAD
 
 TRIES_MAX = 3  # resends of a chunk (design.md, 5)
 RESEND_WITHIN_S = 1.0  # of when it first left: the receiver does not wait longer
+KEPT_EACH = 8  # told heads: a chunk that never comes costs the frames up to the next head that is kept
 
 
 class OutStream:
     """One stream's chunks that wait for a line."""
 
-    __slots__ = ("number", "open", "queue", "sequence", "waiting")
+    __slots__ = ("_kept", "_told", "number", "open", "queue", "sequence", "waiting")
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -28,6 +30,23 @@ class OutStream:
         self.queue: deque[Extent] = deque()
         self.open = False  # whether the last chunk still takes bytes
         self.waiting = 0  # bytes in the queue
+        self._kept = delta.ZERO
+        self._told = 0  # heads
+
+    def tell(self, frame: memoryview, length: int, room: int) -> bytes:
+        """The record of a frame of `length` bytes (virtio header first, HEAD_BYTES or more) up to where its
+        head ends; empty if that exceeds `room`, which the head must lie in."""
+        head = delta.head_of(frame)
+        if self._told % KEPT_EACH:
+            told = delta.emit(delta.TOLD, head, length, self._kept)
+        else:
+            told = delta.emit(delta.KEPT, head, length, delta.ZERO)
+        if len(told) > room:
+            return b""
+        if not self._told % KEPT_EACH:
+            self._kept = head
+        self._told += 1
+        return told
 
     def take(self, skip: int, most: int) -> Extent:
         """At most `most` neighbouring chunks and one send call's, the first of them `skip` bytes into the

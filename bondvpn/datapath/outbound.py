@@ -27,6 +27,7 @@ from bondvpn.datapath.slab import CHUNK_MAX_BYTES, RUN_MAX, ChunkSlab, Extent, S
 from bondvpn.datapath.train import FrameSource, Train
 from bondvpn.session.link import Link
 from bondvpn.stats import Drop, Drops
+from bondvpn.wire.delta import HEAD_BYTES
 from bondvpn.wire.sealed import (
     DATA,
     DATA_HEADER,
@@ -54,6 +55,9 @@ QUEUE_EXCESS = 2  # times its limit, whatever a stream's share
 QUEUE_MAX_BYTES = SLOTS // 2 * CHUNK_MAX_BYTES
 TURN_CHUNKS = 8  # a stream's quantum while others wait
 SHORT_SLOTS = 2  # what a frame without offload needs at the most
+# Frames whose heads are told by differences: TCP at 15 Mbit/s makes them of two segments, and their heads are
+# 2.6 % of them; told, 0.9 %. Of longer ones they are 0.5 %. 5 µs a frame at each end.
+TOLD_MIN_BYTES, TOLD_MAX_BYTES = 1_000, 16_000
 
 _RECORD_LENGTH = Struct(">H")
 _OFFSET = Struct(">H")
@@ -78,6 +82,7 @@ class Outbound:
         self._train = Train(tap, self._overflow)
         self._small = False
         self.queue_limit = QUEUE_MAX_BYTES
+        self._sparing = False  # of bytes more than of the processor
         self.frames = 0
         self.bytes = 0
         self.reset()
@@ -106,6 +111,7 @@ class Outbound:
     def set_queue_limit(self, nbytes: float) -> None:
         """How much may wait here before frames are dropped, those beyond their stream's share."""
         self.queue_limit = int(max(min(nbytes, QUEUE_MAX_BYTES), QUEUE_MIN_BYTES))
+        self._sparing = nbytes < QUEUE_MAX_BYTES  # below 230 Mbit/s
 
     @property
     def full(self) -> bool:
@@ -253,6 +259,9 @@ class Outbound:
         stream = self._streams[number]
         if not stream.queue and number != EXPRESS:
             self._turns.append(stream)
+        elif self._sparing and TOLD_MIN_BYTES <= record <= TOLD_MAX_BYTES and number != EXPRESS:
+            self._pack_told(stream, record)
+            return
         self.queued += record
         stream.waiting += record
         if stream.open:
@@ -267,6 +276,27 @@ class Outbound:
                 return
             self._close(stream)
         self._place(stream, record, first_offset=0)
+
+    def _pack_told(self, stream: OutStream, record: int) -> None:
+        """The same for a record that may be told with fewer bytes, behind others that wait."""
+        slab = self._slab
+        first = slab.next
+        tail = stream.queue[-1]
+        room = tail.capacity - tail.last if stream.open else 0
+        parts = slab.chunk[first : first - (-record // slab.capacity)]
+        told = stream.tell(parts[0][RECORD_LENGTH_LEN:], record - RECORD_LENGTH_LEN, room or slab.capacity)
+        if told:
+            plain = RECORD_LENGTH_LEN + HEAD_BYTES
+            parts[0] = parts[0][plain:]
+            record -= plain - len(told)
+        data = memoryview(b"".join((told, *parts)))[:record]
+        self.queued += len(data)
+        stream.waiting += len(data)
+        if room:
+            self._join(stream, data[:room])
+        if len(data) > room:
+            self._spread(data[room:], first)
+            self._place(stream, len(data) - room, first_offset=NO_RECORD if room else 0)
 
     def _join(self, stream: OutStream, data: memoryview) -> None:
         """Append to the last chunk, which has room; a record begins here."""

@@ -22,7 +22,7 @@ from bondvpn.datapath.joiner import Joiner
 from bondvpn.datapath.rescue import rescue
 from bondvpn.noise.replay import ReplayWindow
 from bondvpn.stats import Drop, Drops
-from bondvpn.wire import virtio
+from bondvpn.wire import delta, virtio
 from bondvpn.wire.sealed import (
     EXPRESS,
     NO_RECORD,
@@ -53,7 +53,7 @@ class FrameSink(Protocol):
 class Assembler:
     """Cuts one stream's byte sequence into frames."""
 
-    __slots__ = ("_chunk_bytes", "_holes", "_joins", "_lost", "_parts", "_sink", "_total", "need")
+    __slots__ = ("_chunk_bytes", "_holes", "_joins", "_kept", "_lost", "_parts", "_sink", "_total", "need")
 
     def __init__(self, sink: "Reassembly", joins: Callable[[Buffer, int, int], bool]) -> None:
         """`joins`: whether the frame at a place in a chunk went to those that are held."""
@@ -65,6 +65,7 @@ class Assembler:
         self._holes: list[tuple[int, int]] = []
         self._lost = False  # where the next record begins is not known
         self._chunk_bytes = 0  # of the chunk it began in: full ones, so a missing one held as much
+        self._kept: delta.Head | None = None  # None: another may have been kept in what was lost
 
     def feed(self, chunk: Buffer, offset: int) -> None:
         """The next chunk in order."""
@@ -87,9 +88,10 @@ class Assembler:
         while size - start > RECORD_LENGTH_LEN:
             length = _RECORD_LENGTH(chunk, start)[0]
             if length < FRAME_MIN_BYTES:
-                if length:
-                    self._sink.drops.count(Drop.SEALED)
-                return  # padding up to the end
+                if not length:
+                    return  # padding up to the end
+                start = self._told(chunk, start, full)
+                continue
             start += RECORD_LENGTH_LEN
             end = start + length
             if end > size:
@@ -101,6 +103,28 @@ class Assembler:
             if not self._joins(chunk, start, length):
                 self._sink.deliver([chunk[start:end]], length)
             start = end
+
+    def _told(self, chunk: Buffer, start: int, full: int) -> int:
+        """A record whose head is told begins at `start`; where the next one begins."""
+        told = delta.parse(chunk, start, self._kept)
+        if told is None:
+            self._sink.drops.count(Drop.SEALED)
+            self._lost = True
+            return len(chunk)
+        end = told.end + told.length - delta.HEAD_BYTES
+        if told.head is None:
+            self._sink.drops.count(Drop.FRAME)
+            self._lost = end > len(chunk)
+            return end
+        if told.kept:
+            self._kept = told.head
+        parts: list[Buffer] = [delta.head_bytes(told.head), chunk[told.end : end]]
+        if end > len(chunk):
+            self._parts, self._chunk_bytes = parts, full
+            self._total, self.need = told.length, end - len(chunk)
+        else:
+            self._sink.deliver(parts, told.length)
+        return end
 
     def feed_run(self, chunks: list[memoryview]) -> int:
         """As many whole chunks as lie within the frame under way; how many were taken."""
@@ -125,6 +149,7 @@ class Assembler:
 
     def gap(self, missing: int) -> None:
         """`missing` chunks will never come."""
+        self._kept = None
         if not self.need:
             self._lost = True
             return

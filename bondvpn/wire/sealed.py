@@ -15,7 +15,8 @@ A chunk is a piece of its stream's byte sequence, which is made of records:
 
     record          length 2  virtio header 10  Ethernet frame
 
-`length` counts virtio header and frame; 0 means that the rest of the chunk is padding. `offset` is
+`length` counts virtio header and frame; 0 means that the rest of the chunk is padding, and other values too
+small for a frame that its head is told otherwise (wire.delta). `offset` is
 where the first record that begins in this chunk begins, NO_RECORD if none does: whoever lost the
 chunks before finds the next frame there (the idea of RFC 9347).
 """

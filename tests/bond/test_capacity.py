@@ -119,6 +119,27 @@ def test_it_converges_on_the_lines_rate_with_a_short_queue(mbit: float, delay_s:
     )
 
 
+@pytest.mark.parametrize("delay_s", [0.010, 0.020])
+def test_the_queue_settles_at_what_is_aimed_at(delay_s: float) -> None:
+    line = SimulatedLine(50, delay_s)
+    line.run(4)
+    line.run(8)
+    queues = sorted(line.queues)
+    # The aim is for the smallest of a round; what comes between two reports stands on top of it.
+    assert queues[len(queues) // 2] <= 1.2 * line.capacity.queue_aim_s + REPORT_S / 2
+
+
+def test_the_short_queue_of_a_drain_is_no_reason_to_grow() -> None:
+    line = SimulatedLine(50, 0.020)
+    line.run(4)
+    while not line.capacity._drained:
+        line.run(TICK_S)
+    before = line.capacity._correction
+    line.run(0.1)  # two rounds
+    assert not line.capacity._drained
+    assert line.capacity._correction == before
+
+
 def test_random_loss_does_not_shrink_the_window() -> None:
     """Though one sample of 70 has twice the loss by chance."""
     clean = SimulatedLine(16, 0.020)

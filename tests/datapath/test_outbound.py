@@ -14,11 +14,14 @@ from bondvpn.datapath.outbound import (
     READS_PER_WAKEUP,
     SLOTS,
     SMALL_READS_PER_WAKEUP,
+    TOLD_MAX_BYTES,
+    TOLD_MIN_BYTES,
     TURN_CHUNKS,
 )
 from bondvpn.datapath.slab import CHUNK_MAX_BYTES, RUN_MAX, RUN_MAX_BYTES, run_frame_bytes, run_max
 from bondvpn.session.link import Link, Sent
 from bondvpn.stats import Drop
+from bondvpn.wire.delta import TOLD_MAX_LEN
 from bondvpn.wire.sealed import DATA_HEADER, DATA_HEADER_LEN
 from bondvpn.wire.transport import OVERHEAD
 
@@ -92,6 +95,37 @@ def test_a_frames_chunks_are_of_one_size_though_the_path_mtu_changed(capacity: i
     full, rest = divmod(len(second) + 2, capacity)
     before = CHUNK_MAX_BYTES - 10
     assert sizes == [before, len(first) + 2 - before, *[capacity] * full, rest]
+
+
+def test_heads_of_frames_that_wait_for_slow_lines_are_told_by_their_differences() -> None:
+    """Segments in pairs, as TCP makes them at 15 Mbit/s: of 66 bytes of head 20 are left."""
+    pairs = [super_frame(1, i * 2896, 2896, 1448) for i in range(READS_PER_WAKEUP)]
+    payload = 2896 * len(pairs)
+    plain, slow = Sender(), Sender(rate_bps=SLOW_BPS)
+    for sender in (plain, slow):
+        blocked(sender)
+        sender.tap.frames.extend(pairs)
+        sender.out.on_readable(sender.now)
+        assert not sender.tap.frames
+    assert plain.out.queued > payload + TCP_OVERHEAD_BYTES * len(pairs)
+    assert slow.out.queued < payload + TOLD_MAX_LEN * 3 + 20 * len(pairs)
+
+
+@pytest.mark.parametrize("payload", [TOLD_MIN_BYTES - 200, TOLD_MAX_BYTES])
+def test_heads_of_other_sizes_are_left_as_they_are(payload: int) -> None:
+    sender = Sender(rate_bps=SLOW_BPS)
+    blocked(sender)
+    sender.tap.frames.extend(super_frame(1, i * payload, payload, 1448) for i in range(4))
+    sender.out.on_readable(sender.now)
+    assert sender.out.queued >= 4 * (payload + TCP_OVERHEAD_BYTES)
+
+
+def test_a_frame_that_nothing_waits_before_keeps_its_head() -> None:
+    sender = Sender(rate_bps=SLOW_BPS)
+    sender.out.on_readable(sender.now)
+    frame = super_frame(1, 0, 1200, 1448)
+    (run,) = sender.send([frame])
+    assert [size for *_, size in opened([run])] == [2 + len(frame)]
 
 
 def test_the_sequence_wraps() -> None:

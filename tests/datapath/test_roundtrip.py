@@ -17,6 +17,7 @@ from tunnelends import Receiver, Sender
 
 from bondvpn.bond.reorder import HOLD_S
 from bondvpn.bond.sparse import DENSE_S, FRAMES_MAX, WINDOW_S
+from bondvpn.datapath.backlog import KEPT_EACH
 from bondvpn.datapath.slab import CHUNK_MAX_BYTES, OpenSlab, chunk_capacity
 from bondvpn.session.keypair import ReceiveLane
 from bondvpn.stats import Drop
@@ -497,3 +498,21 @@ def test_a_datagram_is_as_long_as_design_says() -> None:
     data = datagrams_of(sender, [super_frame(1, 0, 10_000, 1448)])
     assert len(data[0]) == 1472
     assert len(data[0]) - OVERHEAD - DATA_HEADER_LEN == 1428
+
+
+def test_a_head_is_not_told_by_one_that_was_lost() -> None:
+    """What follows a hole is dropped up to the next head that is kept, and nothing gets another's head."""
+    frames = [super_frame(1, i * 2896, 2896, 1448) for i in range(40)]
+    data = datagrams_of(Sender(rate_bps=SLOW_BPS), frames)
+    for missing in range(len(data)):
+        receiver = Receiver()
+        receiver.receive_each(data[:missing] + data[missing + 1 :])
+        receiver.now += 1.0
+        receiver.reassembly.poll(receiver.now)
+        written = receiver.tap.written
+        whole = [frame for frame in written if len(frame) == len(frames[0])]
+        assert set(whole) <= set(frames)
+        genuine = {each for frame in frames for each in segments(frame)}
+        assert {each for frame in written for each in segments(frame)} <= genuine
+        assert len(whole) >= len(frames) - 2 - KEPT_EACH
+        assert receiver.drops.counts[Drop.SEALED] == 0

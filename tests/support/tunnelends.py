@@ -11,7 +11,7 @@ from bondvpn.bond.equaliser import Equaliser
 from bondvpn.bond.sparse import SparseFlows
 from bondvpn.bond.weighted import Weighted
 from bondvpn.datapath.inbound import Inbound
-from bondvpn.datapath.outbound import Outbound
+from bondvpn.datapath.outbound import QUEUE_MAX_BYTES, Outbound
 from bondvpn.datapath.reassembly import Reassembly
 from bondvpn.datapath.slab import SealSlab
 from bondvpn.noise.handshake import Secrets
@@ -236,6 +236,8 @@ class Sender:
         self.scheduler: Weighted[Link] = Weighted()
         self.scheduler.set_lines(self.links)
         self.out = Outbound(self.tap, self.scheduler, SealSlab(), self.drops)
+        if rate_bps is not None:  # slow lines spare bytes
+            self.out.set_queue_limit(QUEUE_MAX_BYTES - 1)
         if not sparse:
             self.out._sparse = NoSparseFlows()
         self.now = 100.0
