@@ -60,7 +60,8 @@ SHARES = {
 def test_share_of_the_sum_by_loss_and_delay_ratio(scheduler: str, cc: str, ratio: float, loss: float) -> None:
     speeds = scheduler == "weighted"
     result = bond(cc, ratio=ratio, loss=loss, scheduler=scheduler, speeds=speeds)
-    assert SHARES[scheduler, cc, ratio, loss] <= result.share <= 1.0, result
+    # What was held when the 5 s began may be delivered in them.
+    assert SHARES[scheduler, cc, ratio, loss] <= result.share <= 1.03, result
     assert result.timeouts == 0, result
 
 
