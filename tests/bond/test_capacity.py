@@ -13,6 +13,7 @@ from bondvpn.bond.capacity import (
     Capacity,
     Phase,
 )
+from bondvpn.bond.demotion import LOSS_MAX
 from bondvpn.bond.pacer import BURST_S, Pacer
 
 TICK_S = 0.001
@@ -117,6 +118,24 @@ def test_it_converges_on_the_lines_rate_with_a_short_queue(mbit: float, delay_s:
     assert (
         queues[len(queues) // 2] <= 2 * line.capacity.queue_aim_s + REPORT_S / 2 + DATAGRAM_BYTES / line.rate
     )
+
+
+@pytest.mark.parametrize("mbit", [4, 7, 16])
+def test_what_a_shallow_buffer_drops_is_no_fault_of_the_lines(mbit: float) -> None:
+    """The window gives way at once, and what it cost until then does not demote the line."""
+    line = SimulatedLine(mbit, 0.010, buffer_s=0.005)
+    worst = 0.0
+    for _ in range(60):
+        line.run(0.1)
+        worst = max(worst, line.capacity.loss)
+    assert worst < LOSS_MAX
+    assert line.run(4) > 0.85 * line.rate
+
+
+def test_what_no_smaller_window_would_save_is_counted() -> None:
+    line = SimulatedLine(16, 0.020, loss=0.25)
+    line.run(8)
+    assert line.capacity.loss > LOSS_MAX
 
 
 def test_random_loss_does_not_shrink_the_window() -> None:
