@@ -72,10 +72,12 @@ LOSS_STARTUP = 0.05
 LOSS_STARTUP_DATAGRAMS = 8  # at 2.5 % random loss more than so many of 66 are lost in a round of 10,000
 LOSS_MARGIN = 0.05
 LOSS_SAMPLE = 400  # datagrams: at 2.5 % random loss its share then varies by 0.8 %
-LOSS_SEVERE, LOSS_CERTAIN = 0.10, 24  # so much more, and so many lost: no larger sample is needed to tell
+LOSS_SEVERE, LOSS_CERTAIN = 0.15, 24  # so much more, and so many lost: no larger sample is needed to tell
 AIM_LOWERED, AIM_RAISED = 0.7, 1.002  # by a lossy sample, by a round
 # Below 1 the window would be less than what brings R, and both would shrink each other.
 LOSSY, LOSSY_MIN = 0.9, 1.0  # of the correction at the most, by a lossy sample
+# What no smaller window saves is the line's own, up to here: a buffer of two datagrams looks the same.
+LOSS_LEARNED_MAX = 0.10
 LOSSY_HELPED = 0.8  # of the lossy sample before: a smaller window did help, so the buffer was full
 CAREFUL_S = 5.0
 NEAR_LOSSY = 0.85  # of the window that lost: below it growth is as ever (as BBRv3's inflight_hi)
@@ -310,8 +312,10 @@ class Capacity:
         before = self._lossy_share if now < self._careful_until else inf
         if not lossy or self._correction <= LOSSY_MIN or share > LOSSY_HELPED * before:
             self.loss += (share - self.loss) / 4
-        if not pressed:
-            self._base_loss += (share - self._base_loss) / 4
+            if lossy:
+                self._base_loss = min(self._base_loss + excess / 4, LOSS_LEARNED_MAX)
+        if not pressed or excess < 0:
+            self._base_loss += excess / 4
         elif lossy:
             self._aim_scale *= AIM_LOWERED
             cut = min(LOSSY, 1 - excess)

@@ -138,6 +138,16 @@ def test_what_no_smaller_window_would_save_is_counted() -> None:
     assert line.capacity.loss > LOSS_MAX
 
 
+def test_heavy_loss_that_no_smaller_window_saves_becomes_the_lines_own() -> None:
+    """And takes no more of its rate than itself."""
+    shares = []
+    for seed in range(3):
+        line = SimulatedLine(50, 0.010, loss=0.08, seed=seed)
+        line.run(3)
+        shares.append(line.run(5) / (0.92 * line.rate))
+    assert sum(shares) / 3 > 0.7, shares
+
+
 def test_random_loss_does_not_shrink_the_window() -> None:
     """Though one sample of 70 has twice the loss by chance."""
     clean = SimulatedLine(16, 0.020)
