@@ -23,6 +23,7 @@ from bondvpn.bond.line import EXPRESS_DEBT_S, RUN_BYTES, TURN_S, Choice, L
 
 RESEND_WINDOW = 1.5  # a lost chunk may exceed the window by so much: everything behind it waits
 RESEND_REPEATED_S = 0.020  # penalty of a line that has lost this chunk before
+RESEND_REPEATED = 4  # times that with each further loss: a full buffer loses what follows too
 QUEUE_FULL = 0.5  # of the queue's limit: from here on a worse tier helps
 # The queue must exceed what the faster lines bring in a slow one's delay, or that one gets no chunk; only
 # 40 ms on top of it cost cubic 3 % (design.md, 5). What is known at first is too little.
@@ -135,15 +136,18 @@ class Adaptive(Generic[L]):
             times.append(delay + capacity.queue_s + DATAGRAM_BYTES / capacity.rate)
         return times
 
-    def resend(self, now: float, avoid: L | None) -> L | None:
+    def resend(self, now: float, avoid: L | None, tries: int = 1) -> L | None:
         best, soonest = None, inf
         for line, arrival in zip(self.lines, self.arrivals(), strict=True):
             if line.blocked or line.in_flight > RESEND_WINDOW * line.capacity.window:
                 continue
-            due = arrival + (RESEND_REPEATED_S if line is avoid else 0.0)
+            self._refill(line, now)
+            due = arrival + max(0.0, -line.pacer.tokens) / line.capacity.pace
+            if line is avoid:
+                due += RESEND_REPEATED_S * RESEND_REPEATED ** (tries - 1)
             if due < soonest:
                 best, soonest = line, due
-        return best
+        return best if best is not None and best.pacer.room() else None
 
     def express(self, now: float, but: L | None = None) -> L | None:
         for line, _ in self._order(now):
@@ -171,7 +175,9 @@ class Adaptive(Generic[L]):
         times = [
             line.pacer.next_time()
             for line in self.lines
-            if not line.blocked and line.pacer.tokens <= 0 and line.in_flight < line.capacity.window
+            if not line.blocked
+            and line.pacer.tokens <= 0
+            and line.in_flight < RESEND_WINDOW * line.capacity.window
         ]
         return max(now, min(times)) if times else None
 

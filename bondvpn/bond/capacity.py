@@ -72,9 +72,13 @@ LOSS_STARTUP = 0.05
 LOSS_STARTUP_DATAGRAMS = 8  # at 2.5 % random loss more than so many of 66 are lost in a round of 10,000
 LOSS_MARGIN = 0.05
 LOSS_SAMPLE = 400  # datagrams: at 2.5 % random loss its share then varies by 0.8 %
+LOSS_SEVERE, LOSS_CERTAIN = 0.15, 24  # so much more, and so many lost: no larger sample is needed to tell
 AIM_LOWERED, AIM_RAISED = 0.7, 1.002  # by a lossy sample, by a round
 # Below 1 the window would be less than what brings R, and both would shrink each other.
-LOSSY, LOSSY_MIN = 0.9, 1.0  # of the correction, by a lossy sample
+LOSSY, LOSSY_MIN = 0.9, 1.0  # of the correction at the most, by a lossy sample
+# What no smaller window saves is the line's own, up to here: a buffer of two datagrams looks the same.
+LOSS_LEARNED_MAX = 0.10
+LOSSY_HELPED = 0.8  # of the lossy sample before: a smaller window did help, so the buffer was full
 CAREFUL_S = 5.0
 NEAR_LOSSY = 0.85  # of the window that lost: below it growth is as ever (as BBRv3's inflight_hi)
 GROW_CAREFUL = 1.001
@@ -116,7 +120,10 @@ class Capacity:
         self.jitter_s = 0.0
         self.srtt_s = RTT_START_S
         self.loss = 0.0
-        """Share of the datagrams that was lost, smoothed over some LOSS_SAMPLE of them."""
+        """Share of the datagrams that is lost however small the window, smoothed over some LOSS_SAMPLE.
+
+        What a full buffer drops is no fault of the line's.
+        """
         self.report_s = 0.0
         """Between reports, smoothed."""
         self._base_rtt = WindowedMin(BASE_KEEP_S)
@@ -125,6 +132,7 @@ class Capacity:
         self._correction = 1.0
         self._careful_until = -inf  # after a lossy sample the correction grows slowly
         self._lossy_window = inf  # with which that sample was lost
+        self._lossy_share = inf  # what it lost
         self._limited_at = -inf
         self._limited = False  # in this round
         self._held = False  # by the pacer, in this round
@@ -292,20 +300,30 @@ class Capacity:
         self._came += came
         self._lost += lost
         total = self._came + self._lost
-        if total < LOSS_SAMPLE:
+        if not total:
             return
         share = self._lost / total
+        excess = share - self._base_loss
+        if total < LOSS_SAMPLE and (self._lost < LOSS_CERTAIN or excess < LOSS_SEVERE):
+            return
         self._came = self._lost = 0
         pressed, self._pressed = self._pressed, False
         if now < self._settled_at:
             return  # it overshoots by its nature
-        self.loss += (share - self.loss) / 4
-        if not pressed:
-            self._base_loss += (share - self._base_loss) / 4
-        elif share > self._base_loss + LOSS_MARGIN and self.phase is Phase.STEADY:
+        lossy = pressed and excess > LOSS_MARGIN and self.phase is Phase.STEADY
+        before = self._lossy_share if now < self._careful_until else inf
+        if not lossy or self._correction <= LOSSY_MIN or share > LOSSY_HELPED * before:
+            self.loss += (share - self.loss) / 4
+            if lossy:
+                self._base_loss = min(self._base_loss + excess / 4, LOSS_LEARNED_MAX)
+        if not pressed or excess < 0:
+            self._base_loss += excess / 4
+        elif lossy:
             self._aim_scale *= AIM_LOWERED
-            self._correction = min(self._correction, max(self._correction * LOSSY, LOSSY_MIN))
+            cut = min(LOSSY, 1 - excess)
+            self._correction = min(self._correction, max(self._correction * cut, LOSSY_MIN))
             self._careful_until = now + CAREFUL_S
+            self._lossy_share = share
             self._lossy_window = self.window
             largest = max((rate for _, rate in self._rates), default=self.rate)
             self.window = min(self.window, self._target(largest) * self._correction)

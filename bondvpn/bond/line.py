@@ -76,8 +76,9 @@ class Scheduler(Protocol[L]):
         """Whether an express run of `nbytes` of Ethernet frames may leave by a second line too; then it is
         accounted for."""
 
-    def resend(self, now: float, avoid: L | None) -> L | None:
-        """The line that brings a lost chunk the soonest, rather not `avoid`; None: none has room for it."""
+    def resend(self, now: float, avoid: L | None, tries: int = 1) -> L | None:
+        """The line that brings a lost chunk the soonest, rather not `avoid`, which lost it last, and the less
+        so the more `tries` it has had; None: that line has no room for it yet."""
 
     def mirrors(self, line: L) -> list[L]:
         """The lines that carry each run of `line` too."""

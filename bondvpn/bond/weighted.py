@@ -74,7 +74,7 @@ class Weighted(Generic[L]):
     def copies(self, nbytes: int) -> bool:
         return False
 
-    def resend(self, now: float, avoid: L | None) -> L | None:
+    def resend(self, now: float, avoid: L | None, tries: int = 1) -> L | None:
         return self.express(now, avoid) or self.express(now)
 
     def mirrors(self, line: L) -> list[L]:

@@ -416,7 +416,7 @@ class Outbound:
         queue = self._lost.queue
         while queue:
             extent = queue[0]
-            link = self._scheduler.resend(now, extent.lost_by)
+            link = self._scheduler.resend(now, extent.lost_by, extent.tries)
             if link is None:
                 return
             count = min(extent.count, run_max(extent.capacity + DATA_HEADER_LEN + OVERHEAD))

@@ -31,6 +31,7 @@ HEARD_S = 0.12  # behind the line heard last: two busy probes lost or late
 BETTER = 0.7  # of the present line's round trip, for reports to change to another
 LANES_TOLD = 4  # each REPORT_S; more take longer in proportion: one costs both ends 30 µs
 SPACING_MAX_S = 0.1  # on the thinnest line too: without reports nobody knows what it carries
+REPORT_FRAME_BYTES = 120  # on two lanes, before there was one
 _MASK16, _MASK32 = 0xFFFF, 0xFFFFFFFF
 
 
@@ -43,6 +44,7 @@ class Reporter:
         self._last = -NEVER
         self._told = 0  # lanes of which the last one told
         self._spacing = 0.0  # that the line which carries the reports asks for
+        self._frame_bytes = REPORT_FRAME_BYTES  # of the last one
         self._link: Link | None = None  # by which the last one left
 
     def noted(self, lane: ReceiveLane, srtt_s: float, now: float, *, bulk: bool) -> None:
@@ -59,14 +61,23 @@ class Reporter:
 
     def link(self, active: list[Link]) -> Link | None:
         """The quickest of the active links that were heard lately, but not another each time: the peer's
-        round trips would change with it. One that just died would take all reports with it."""
+        round trips would change with it. One that just died would take all reports with it; a thin one would
+        bring them quickly and seldom, so what they are apart by it counts too."""
         newest = max((link.last_received for link in active), default=0.0)
         heard = [link for link in active if newest - link.last_received < HEARD_S]
-        best = min(heard, key=lambda link: link.srtt_s, default=None)
+        best = min(heard, key=self._behind, default=None)
         present = self._link
-        if best is None or present not in heard or best.srtt_s < BETTER * present.srtt_s:
+        if best is None or present not in heard or self._behind(best) < BETTER * self._behind(present):
             self._link = best
         return self._link
+
+    def _behind(self, link: Link) -> float:
+        """Twice how old the peer's knowledge would get: a round trip, and twice what reports are apart."""
+        return link.srtt_s + 2 * self._spacing_of(link)
+
+    def _spacing_of(self, link: Link) -> float:
+        known = link.capacity.known_rate
+        return min(self._frame_bytes / (REPORT_SHARE * known), SPACING_MAX_S) if known else 0.0
 
     def emit(self, keypairs: Iterable[Keypair], link: Link, now: float) -> bytes | None:
         """The FEEDBACK message to send by `link` now; None if there is no news."""
@@ -87,9 +98,8 @@ class Reporter:
         self._told = len(reports)
         if not reports:
             return None
-        frame_bytes = size + OVERHEAD + link.frame_overhead
-        known = link.capacity.known_rate
-        self._spacing = min(frame_bytes / (REPORT_SHARE * known), SPACING_MAX_S) if known else 0.0
+        self._frame_bytes = size + OVERHEAD + link.frame_overhead
+        self._spacing = self._spacing_of(link)
         return feedback.emit(reports)
 
 

@@ -124,7 +124,7 @@ def test_a_slow_line_of_which_nothing_is_known_takes_the_newest_meanwhile() -> N
 def test_but_not_where_the_other_end_does_not_hold_for_it(apart_s: float) -> None:
     fast, slow = Line(1_000_000, 0.010, blocked=True), Line(1_000_000, 0.010 + apart_s)
     slow.capacity.phase = Phase.STARTUP
-    assert adaptive(fast, slow).next(NOW, 3_000, LIMIT) is None
+    assert adaptive(fast, slow).next(NOW, 800, LIMIT) is None
 
 
 def test_a_full_modem_makes_a_line_slow() -> None:
@@ -207,7 +207,7 @@ def test_a_dry_pacer_tells_when_to_ask_again_and_a_full_window_does_not() -> Non
     line.pacer.refill(NOW)
     line.pacer.tokens = -line.pacer._bytes_per_s * 0.010
     assert scheduler.deadline(NOW) == pytest.approx(NOW + 0.010, abs=1e-4)
-    line.in_flight = int(line.window)
+    line.in_flight = int(RESEND_WINDOW * line.window)
     assert scheduler.deadline(NOW) is None
 
 
@@ -250,6 +250,22 @@ def test_a_lost_chunk_leaves_by_the_soonest_other_line() -> None:
 def test_a_lost_chunk_goes_by_the_loser_again_when_the_others_are_far() -> None:
     near, far = Line(delay_s=0.010), Line(delay_s=0.080)
     assert adaptive(near, far).resend(NOW, near) is near
+
+
+def test_but_not_when_it_has_lost_it_twice() -> None:
+    near, far = Line(delay_s=0.010), Line(delay_s=0.080)
+    assert adaptive(near, far).resend(NOW, near, tries=2) is far
+
+
+def test_a_lost_chunk_waits_for_the_pace_or_goes_by_another() -> None:
+    """What a full buffer lost would be lost again in a burst."""
+    near, far = Line(delay_s=0.010), Line(delay_s=0.030)
+    scheduler = adaptive(near, far)
+    near.pacer.refill(NOW)
+    near.pacer.tokens = -near.capacity.pace * 0.005
+    assert scheduler.resend(NOW, None) is None, "it has room before the other one could bring it"
+    near.pacer.tokens = -near.capacity.pace * 0.050
+    assert scheduler.resend(NOW, None) is far
 
 
 def test_a_lost_chunk_may_exceed_the_window_a_little() -> None:

@@ -13,6 +13,7 @@ from bondvpn.bond.capacity import (
     Capacity,
     Phase,
 )
+from bondvpn.bond.demotion import LOSS_MAX
 from bondvpn.bond.pacer import BURST_S, Pacer
 
 TICK_S = 0.001
@@ -132,12 +133,43 @@ def test_the_queue_settles_at_what_is_aimed_at(delay_s: float) -> None:
 def test_the_short_queue_of_a_drain_is_no_reason_to_grow() -> None:
     line = SimulatedLine(50, 0.020)
     line.run(4)
-    while not line.capacity._drained:
+    for _ in range(60_000):
         line.run(TICK_S)
+        if line.capacity._drained:
+            break
+    assert line.capacity._drained
     before = line.capacity._correction
     line.run(0.1)  # two rounds
     assert not line.capacity._drained
     assert line.capacity._correction == before
+
+
+@pytest.mark.parametrize("mbit", [4, 7, 16])
+def test_what_a_shallow_buffer_drops_is_no_fault_of_the_lines(mbit: float) -> None:
+    """The window gives way at once, and what it cost until then does not demote the line."""
+    line = SimulatedLine(mbit, 0.010, buffer_s=0.005)
+    worst = 0.0
+    for _ in range(60):
+        line.run(0.1)
+        worst = max(worst, line.capacity.loss)
+    assert worst < LOSS_MAX
+    assert line.run(4) > 0.85 * line.rate
+
+
+def test_what_no_smaller_window_would_save_is_counted() -> None:
+    line = SimulatedLine(16, 0.020, loss=0.25)
+    line.run(8)
+    assert line.capacity.loss > LOSS_MAX
+
+
+def test_heavy_loss_that_no_smaller_window_saves_becomes_the_lines_own() -> None:
+    """And takes no more of its rate than itself."""
+    shares = []
+    for seed in range(3):
+        line = SimulatedLine(50, 0.010, loss=0.08, seed=seed)
+        line.run(3)
+        shares.append(line.run(5) / (0.92 * line.rate))
+    assert sum(shares) / 3 > 0.7, shares
 
 
 def test_random_loss_does_not_shrink_the_window() -> None:

@@ -37,7 +37,7 @@ def test_what_waited_long_enough_before_it_was_sent_is_not_held() -> None:
 
 
 def test_lines_of_nearly_one_delay_are_left_alone() -> None:
-    equaliser, now = heard({0: 0.010, 1: 0.010 + SPREAD_MIN_S - 0.001})
+    equaliser, now = heard({0: 0.010, 1: 0.010 + 0.8 * SPREAD_MIN_S})
     assert equaliser.spread_s == 0.0
     assert equaliser.release(time_of(now - 0.010 + OFFSET_S), now) == now
 

@@ -16,6 +16,7 @@ from bondvpn.bond.arrivals import (
     REPORT_SHARE,
     REPORT_SPARSE_S,
 )
+from bondvpn.bond.capacity import Phase
 from bondvpn.session.link import Link
 from bondvpn.session.reports import (
     BETTER,
@@ -84,6 +85,16 @@ def test_reports_stay_with_a_link_unless_another_is_much_quicker() -> None:
     assert reporter.link([present, other]) is present
     assert reporter.link([present, other, quick]) is quick
     assert reporter.link([present]) is present
+
+
+def test_a_thin_link_carries_no_reports_however_quick_it_is() -> None:
+    """At 2 % of 0.65 Mbit/s they would be 70 ms apart."""
+    reporter = Reporter()
+    thin, thick = heard(0.002, START), heard(0.045, START)
+    assert reporter.link([thin, thick]) is thin, "while nothing is known"
+    for link, bps in ((thin, 650_000), (thick, 85_000_000)):
+        link.capacity.phase, link.capacity.rate = Phase.STEADY, bps / 8
+    assert reporter.link([thin, thick]) is thick
 
 
 @pytest.mark.parametrize("behind_s", [0.9 * HEARD_S, 1.1 * HEARD_S])

@@ -108,6 +108,14 @@ def test_a_rate_changed_in_mid_transfer_shows() -> None:
     assert result.queue_p99_s[0] > 0.04  # as time at the rate it had
 
 
+def test_bbr_takes_both_of_two_short_lines() -> None:
+    """It takes the least round trip it has seen for that of all: 5 ms where the other line needs 13."""
+    lines = [line(12, 2.5, 1), line(24, 6.5, 2)]
+    scenario = Scenario(lines, cc="bbr", seconds=6.0, skip_s=2.5, scheduler="adaptive", speeds=False)
+    print(f"seed {scenario.seed}")
+    assert simulate(scenario).share > 0.93
+
+
 def test_another_hosts_download_shares_the_modems_queue_with_us() -> None:
     """It fills the queue, and we keep between 30 and 70 % of that line, and all of the other."""
     result = bond("cubic", seconds=15.0, skip_s=6.0, cross=(1, "cubic"), scheduler="adaptive", speeds=False)

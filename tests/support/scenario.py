@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tcpframes import MSS_BYTES
+from tcpsender import WINDOW_BYTES
 from virtualnet import World
 
 from bondvpn.lab import shape
@@ -38,6 +39,7 @@ class Scenario:
     speeds: bool = True  # whether the lines' speeds are configured
     probe_hz: float = 50.0
     probe_dscp: int = 0
+    window_bytes: int = WINDOW_BYTES  # of payload that a receiver allows
     events: Sequence[tuple[float, Callable[[World], None]]] = ()
 
     @property

@@ -51,6 +51,7 @@ class Run:
                 gso_bytes=gso,
                 random=rng.randrange,
             )
+            sender.window = scenario.window_bytes // MSS_BYTES
             receiver = TcpReceiver(clock, far.emit, from_server=not server, ports=(ports[1], ports[0]))
             near.tcp[ports[0]] = sender
             far.tcp[ports[1]] = receiver
@@ -144,7 +145,15 @@ def _traced(
         {
             "state": link.liveness.state.value,
             "srtt": round(link.srtt_s, 4),
-            "rate": link.rate_bps,
+            "phase": link.capacity.phase.value,
+            "learned": round(link.capacity.rate * 8),
+            "window": round(link.capacity.window),
+            "in_flight": link.in_flight,
+            "base_rtt": round(link.capacity.base_rtt_s, 4),
+            "queue_s": round(link.capacity.queue_s, 4),
+            "loss": round(link.capacity.loss, 4),
+            "report_s": round(link.capacity.report_s, 4),
+            "demoted": link.demotion.demoted,
             "tokens": round(min(link.pacer.tokens, 1e9)),
         }
         for link in sorted(end.session.links.values(), key=lambda link: link.number)
