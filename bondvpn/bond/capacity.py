@@ -86,6 +86,7 @@ SUSPECT_ROUNDS = 12
 STEADY_QUEUE_S = 0.002  # what a queue moves less than is none
 CONTENDED_BETA = 0.7  # RFC 9438, 4.6
 BASE_KEEP_S = 10.0  # as BBR's min_rtt: routes change
+DATAGRAM_KEEP_S = 3.0  # longer than it takes to tell a longer route from a queue
 HELD = 0.75  # of the window under way, and what the pacer holds back is what the line lacks
 # Times window / what a window takes with the present queue: room to catch up after a late wake-up. At 1.2 a
 # window leaves in bursts that a buffer of 6 ms cannot take (measured: 0.84 of Σ).
@@ -128,6 +129,9 @@ class Capacity:
         """Between reports, smoothed."""
         self._base_rtt = WindowedMin(BASE_KEEP_S)
         self._base_delay = WindowedMin(BASE_KEEP_S)
+        # What a datagram takes at the line's best. A rate that sank because a longer route looks like a queue
+        # must not raise the queue aimed at: then it would look like a short one, for seconds.
+        self._datagram = WindowedMin(DATAGRAM_KEEP_S)
         self._aim_scale = 1.0
         self._correction = 1.0
         self._careful_until = -inf  # after a lossy sample the correction grows slowly
@@ -173,7 +177,11 @@ class Capacity:
         """q*: the queue aimed at in the modem."""
         aim = max(QUEUE_AIM_S, QUEUE_AIM_JITTER * self.jitter_s)
         aim = min(aim, QUEUE_AIM_MAX_S) * self._aim_scale
-        return max(aim, QUEUE_AIM_MIN_S, QUEUE_AIM_DATAGRAMS * DATAGRAM_BYTES / self.rate)
+        return max(aim, QUEUE_AIM_MIN_S, QUEUE_AIM_DATAGRAMS * self._datagram_s)
+
+    @property
+    def _datagram_s(self) -> float:
+        return min(self._datagram.value, DATAGRAM_BYTES / self.rate)
 
     @property
     def pace(self) -> float:
@@ -264,7 +272,7 @@ class Capacity:
 
     def _note_delay(self, delay_s: float, now: float) -> None:
         self._base_delay.add(delay_s, now)
-        queue = max(0.0, delay_s - self._base_delay.value - DATAGRAM_BYTES / self.rate)
+        queue = max(0.0, delay_s - self._base_delay.value - self._datagram_s)
         self.queue_s += (queue - self.queue_s) * min(1.0, (now - self._queued_at) / QUEUE_MEAN_S)
         self._queued_at = now
         if self._last_delay is not None:
@@ -291,6 +299,7 @@ class Capacity:
         mean = self._delivered(MEAN_RATE_S)
         if not mean:
             return
+        self._datagram.add(DATAGRAM_BYTES / self.rate, now)
         if now - self._limited_at < max(0.020, 2 * self.report_s):
             self.rate += (max(mean, DATAGRAM_BYTES) - self.rate) * 0.2
         elif mean > self.rate:
