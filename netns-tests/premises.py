@@ -103,12 +103,18 @@ def _address(address: str, interface: str) -> str:
 
 @contextlib.contextmanager
 def tunnel(
-    premises: Premises, directory: Path, uplinks: str, *, endpoints: Sequence[str] = (), start: bool = True,
+    premises: Premises,
+    directory: Path,
+    uplinks: str,
+    *,
+    endpoints: Sequence[str] = (),
+    start: bool = True,
+    wait_s: float = SETTLE_S,
     **settings: Any,
-) -> Iterator[Tunnel]:  # fmt: skip
+) -> Iterator[Tunnel]:
     """bondvpn at both ends; `uplinks` are client.toml's tables of that name."""
     configs = configure(premises, directory, uplinks, endpoints=endpoints, **settings)
-    running = Tunnel(premises, configs)
+    running = Tunnel(premises, configs, wait_s=wait_s)
     with contextlib.ExitStack() as stack:
         stack.callback(running.__exit__)
         stack.callback(
@@ -134,12 +140,12 @@ def configure(
     return configs
 
 
-def await_active(running: Tunnel, *names: str, within_s: float = SETTLE_S) -> None:
-    """Until just these uplinks are there and all are used, by both ends."""
+def await_active(running: Tunnel, *names: str, only: bool = True, within_s: float = SETTLE_S) -> None:
+    """Until these uplinks, and `only` these, are there, and both ends use them."""
 
     def used() -> bool:
         ends = (links(running, "client"), links(running, "server"))
-        return set(ends[0]) == set(names) and all(
+        return (not only or set(ends[0]) == set(names)) and all(
             end.get(name, {}).get("state") == "active" for end in ends for name in names
         )
 
