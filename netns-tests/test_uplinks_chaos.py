@@ -196,7 +196,7 @@ def test_exactly_what_is_planned_and_then_nothing(
     before = everything(premises)
     with tunnel(premises, tmp_path / "etc", UPLINKS) as both:
         await_active(both, "one", "two", "eth3")
-        for number in range(EVENTS if ending == signal.SIGTERM else EVENTS // 8):
+        for number in range(EVENTS if ending == signal.SIGTERM else EVENTS // 20):
             print(number, chaos.event())
 
         def wrong() -> list[str]:
