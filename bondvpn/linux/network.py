@@ -19,7 +19,7 @@ IFF_UP, IFF_POINTOPOINT, IFF_RUNNING, IFF_NOARP = 0x1, 0x10, 0x40, 0x80
 # linux/if_addr.h; the first is IFA_F_TEMPORARY for IPv6
 _IFA_F_SECONDARY, _IFA_F_OPTIMISTIC, _IFA_F_DADFAILED = 0x01, 0x04, 0x08
 _IFA_F_DEPRECATED, _IFA_F_TENTATIVE = 0x20, 0x40
-_SCOPE_LINK = 253  # RT_SCOPE_LINK: from here on an address is not for the world
+_SCOPE_LINK = 253  # RT_SCOPE_LINK: from here on an address is not for the world, as lo's
 _RTN_UNICAST = 1
 
 
@@ -37,7 +37,7 @@ class Interface:
     """It asks nobody's address (ARP), as PPP, WireGuard and LTE sticks do not."""
     mtu: int = 1500
     addresses: tuple[IPInterface, ...] = ()
-    """Its own that the world may see; those the kernel would rather send from come first."""
+    """Its own but the link-local ones; those the kernel would rather send from come first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +109,10 @@ def _address(message: Any) -> tuple[tuple[bool, bytes], IPInterface] | None:
     if flags & _IFA_F_DADFAILED or (flags & _IFA_F_TENTATIVE and not flags & _IFA_F_OPTIMISTIC):
         return None
     found = ip_interface(f"{message.get('local') or message.get('address')}/{message['prefixlen']}")
-    if message["scope"] >= _SCOPE_LINK or found.ip.is_link_local:
+    if found.ip.is_link_local:
         return None
     # The kernel lists IPv4 addresses in their order, and IPv6 addresses with the latest first.
-    last_resort = bool(flags & (_IFA_F_SECONDARY | _IFA_F_DEPRECATED))
+    last_resort = bool(flags & (_IFA_F_SECONDARY | _IFA_F_DEPRECATED)) or message["scope"] >= _SCOPE_LINK
     return (last_resort, b"" if found.version == 4 else found.ip.packed), found
 
 

@@ -51,7 +51,7 @@ def test_states_of_an_interface() -> None:
 
 
 def test_addresses_in_the_order_of_preference() -> None:
-    """Secondary, temporary and deprecated ones last; what may not be sent from not at all."""
+    """Secondary, temporary, deprecated and narrower ones last; what may not be sent from not at all."""
     addresses = [
         address(2, "2001:db8::9", 64, flags=0x01),
         address(2, "2001:db8::5", 64),
@@ -61,6 +61,7 @@ def test_addresses_in_the_order_of_preference() -> None:
         address(2, "2001:db8::1", 64, flags=0x08),
         address(2, "fe80::1", 64, scope=253),
         address(2, "169.254.1.1", 16),
+        address(2, "127.0.0.2", 8, scope=254),
         address(2, "10.0.0.9", 24),
         address(2, "10.0.0.2", 24, flags=0x01),
         address(2, "10.1.0.3", 24),
@@ -69,7 +70,7 @@ def test_addresses_in_the_order_of_preference() -> None:
     own = network.parse([ETH0], addresses, []).interfaces["eth0"].addresses
     by_version = [[str(one.ip) for one in own if one.version == version] for version in (4, 6)]
     assert by_version == [
-        ["10.0.0.9", "10.1.0.3", "10.0.0.2"],
+        ["10.0.0.9", "10.1.0.3", "127.0.0.2", "10.0.0.2"],
         ["2001:db8::2", "2001:db8::5", "2001:db8::4", "2001:db8::9"],
     ]
 
