@@ -188,6 +188,23 @@ def down(
         raise SystemFault("\n".join(faults))
 
 
+@app.command("import-eql")
+def import_eql(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="The old setup's files: /etc, or a directory of copies.")
+    ],
+    output: Annotated[Path, typer.Option("--output", help="Where to write; made if need be.")] = Path(),
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite client.toml and server.toml; keys always stay.")
+    ] = False,
+) -> None:
+    """Make client.toml and server.toml, with keys, of OpenVPN tunnels bundled by the kernel's eql."""
+    from bondvpn.migration.importer import import_eql as run
+
+    for line in run(directory, output, overwrite=force):
+        print(line)
+
+
 @app.command()
 def demo(
     quick: Annotated[bool, typer.Option("--quick", help="The short form, under 25 seconds.")] = False,
