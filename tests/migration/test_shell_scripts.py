@@ -64,7 +64,7 @@ KNOWN_TO_THE_END = [
     'ip "a\\"b" a\\ b \'a\\b\' "\\$A" ""',
     "i=1; i=$((i+1)); ip $i $(echo x$i)",
     'A=; ip a$A "$A" $A',
-    'export A=1 B=2; ip $A $B; unset A; ip $B',
+    "export A=1 B=2; ip $A $B; unset A; ip $B",
     "while false; do ip never; done; ip after",
     "test 1 -eq 1 && ip equal; [ 1 -ne 1 ] || ip same",
 ]
