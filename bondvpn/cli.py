@@ -106,7 +106,9 @@ def check(file: Annotated[Path, typer.Argument(help="Configuration file, of a cl
 
     found = config.load(file)
     if isinstance(found, config.ClientConfig):
-        print(f"{file}: client configuration, {_count(len(found.uplinks), 'uplink')}, ok")
+        named = sum(not uplink.auto for uplink in found.uplinks)
+        found_later = " and those it will find" if named < len(found.uplinks) else ""
+        print(f"{file}: client configuration, {_count(named, 'uplink')}{found_later}, ok")
     else:
         print(f"{file}: server configuration, {_count(len(found.clients), 'client')}, ok")
 

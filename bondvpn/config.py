@@ -66,7 +66,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Uplink:
-    """A line; at least one of `interface` and `source` is given."""
+    """A line; at least one of `interface` and `source` is given. Or, with `auto`, every line that comes."""
 
     name: str
     interface: str | None = None
@@ -80,6 +80,12 @@ class Uplink:
     down_bps: int | None = None
     tier: int = 0
     """Lines of a worse (higher) tier carry what the better ones cannot, or when they are gone."""
+    auto: bool = False
+    """Each interface with a default route is an uplink of its own, named after it, with these settings."""
+    include: tuple[str, ...] = ("*",)
+    """Patterns (fnmatch) of the interfaces that `auto` takes,"""
+    exclude: tuple[str, ...] = ()
+    """but for these."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,8 +160,13 @@ def _client_config(path: Path, document: dict[str, Any]) -> ClientConfig:
     uplinks = [_uplink(table) for table in tables]
     top.close()
     for key in ("name", "table", "mark"):
-        _refuse_repeats(tables, [getattr(uplink, key) for uplink in uplinks], key)
-    if tunnel.scheduler == "weighted" and len(tables) > 1:
+        given = [
+            getattr(uplink, key) if table.given(key) else None
+            for table, uplink in zip(tables, uplinks, strict=True)
+        ]
+        _refuse_repeats(tables, given, key)
+    several = len(tables) > 1 or any(uplink.auto for uplink in uplinks)
+    if tunnel.scheduler == "weighted" and several:
         for table in tables:
             for key in ("up", "down"):
                 if not table.given(key):
@@ -239,22 +250,31 @@ def _server(table: Table) -> Server:
 
 
 def _uplink(table: Table) -> Uplink:
+    auto: bool = table.value("auto", values.boolean, False)
     uplink = Uplink(
-        name=table.value("name", values.name),
+        name=table.value("name", values.name, "auto") if auto else table.value("name", values.name),
         interface=table.value("interface", values.ifname, None),
         source=table.value("source", values.address, None),
         gateway=table.value("gateway", values.address, None),
-        # 253 to 255 are the kernel's own tables: default, main, local (linux/rtnetlink.h)
-        table=table.value("table", values.integer((1, 252), (256, values.U32_MAX)), None),
+        table=table.value("table", values.routing_table, None),
         mark=table.value("mark", values.integer((1, values.U32_MAX)), None),
         up_bps=table.value("up", values.rate, None),
         down_bps=table.value("down", values.rate, None),
         tier=_tier(table),
+        auto=auto,
+        include=table.items("include", values.ifname_pattern, ("*",)),
+        exclude=table.items("exclude", values.ifname_pattern, ()),
     )
     table.close()
-    if not table.given("interface") and not table.given("source"):
-        accepted = 'an interface name such as "ppp0", or a source address, or both'
-        table.findings.add(table.place("interface"), "missing, and so is source", accepted)
+    if auto:
+        for key in ("interface", "source", "gateway", "table", "mark"):
+            table.refuse(key, "with auto = true every interface has its own", "an uplink without auto")
+    else:
+        for key in ("include", "exclude"):
+            table.refuse(key, "says what auto takes", "auto = true beside it")
+        if not table.given("interface") and not table.given("source"):
+            accepted = 'an interface name such as "ppp0", or a source address, or both, or auto = true'
+            table.findings.add(table.place("interface"), "missing, and so is source", accepted)
     if uplink.source and uplink.gateway and uplink.source.version != uplink.gateway.version:
         accepted = f"an IPv{uplink.source.version} address, as source is"
         table.reject("gateway", str(uplink.gateway), "of another family than source", accepted)

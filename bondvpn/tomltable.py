@@ -62,6 +62,11 @@ class Table:
     def reject(self, key: str, value: object, wrong: str, accepted: str) -> None:
         self.findings.add(f"{self.place(key)} = {_shown(value)}", wrong, accepted)
 
+    def refuse(self, key: str, wrong: str, accepted: str) -> None:
+        """A finding if the key is there at all."""
+        if key in self._table:
+            self.reject(key, self._table[key], wrong, accepted)
+
     def given(self, key: str) -> bool:
         return key in self._table
 

@@ -19,6 +19,7 @@ from ipaddress import (
     ip_interface,
     ip_network,
 )
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 T = TypeVar("T")
@@ -31,6 +32,13 @@ KEY_BYTES = 32
 IFNAME_CHARS = 15  # IFNAMSIZ - 1, linux/if.h
 NAME_BYTES = 32
 U32_MAX = 0xFFFF_FFFF
+
+RT_TABLES = (  # iproute2, lib/rt_names.c
+    "/etc/iproute2/rt_tables",
+    "/etc/iproute2/rt_tables.d/*.conf",
+    "/usr/share/iproute2/rt_tables",
+    "/usr/lib/iproute2/rt_tables",
+)
 
 _BITS_PER_S = {"bit": 1, "kbit": 1_000, "mbit": 1_000_000, "gbit": 1_000_000_000}
 _SECONDS = {"ms": 1e-3, "s": 1.0}
@@ -168,6 +176,45 @@ def ifname(value: object) -> str:
     if not text.isascii() or not text.isprintable() or any(c in " /:%" for c in text):
         raise UnacceptableError("contains a character that no interface name has", accepted)
     return text
+
+
+def ifname_pattern(value: object) -> str:
+    """What interface names may look like, as a shell's patterns: `*`, `?`, `[a-z]`."""
+    accepted = 'a pattern such as "eth*" or "wwan?", or an interface name'
+    text = _text(value, accepted)
+    if not text:
+        raise UnacceptableError("empty", accepted)
+    if not text.isascii() or not text.isprintable() or any(c in " /:%" for c in text):
+        raise UnacceptableError("contains a character that no interface name has", accepted)
+    return text
+
+
+def routing_table(value: object) -> int:
+    """A routing table's number, or its name as rt_tables(5) has it."""
+    accepted = f"an integer from 1 to 252 or from 256 to {U32_MAX}, or a name out of {RT_TABLES[0]}"
+    if isinstance(value, str):
+        found = _tables_by_name().get(value)
+        if found is None:
+            raise UnacceptableError("no such name there", accepted)
+        value = found
+    # 253 to 255 are the kernel's own tables: default, main, local (linux/rtnetlink.h)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise UnacceptableError(f"{_kind(value)}, not an integer", accepted)
+    if not 1 <= value <= U32_MAX or 253 <= value <= 255:
+        raise UnacceptableError("out of range", accepted)
+    return value
+
+
+def _tables_by_name() -> dict[str, int]:
+    """What iproute2 calls its tables: `NUMBER NAME` a line; the first file to name one wins."""
+    found: dict[str, int] = {}
+    for pattern in RT_TABLES:
+        for path in sorted(Path("/").glob(pattern.lstrip("/"))):
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+                match line.partition("#")[0].split():
+                    case [number, name] if number.isdecimal():
+                        found.setdefault(name, int(number))
+    return found
 
 
 def address(value: object) -> IPAddress:

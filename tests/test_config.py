@@ -152,7 +152,12 @@ BROKEN = [
     ),
     ('up = "500kbit"', "up = 500000", "uplink[0].up = 500000", "an integer, not a string"),
     ('up = "500kbit"', 'up = "0kbit"', 'uplink[0].up = "0kbit"', "out of range"),
-    ('up = "500kbit"', 'upp = "500kbit"', "uplink[0].upp", "unknown key (did you mean up?); accepted: name,"),
+    (
+        'up = "500kbit"',
+        'upp = "500kbit"',
+        "uplink[0].upp",
+        "unknown key (did you mean up?); accepted: auto, name,",
+    ),
     ("mtu = 1500", "mtu = 9001", "tunnel.mtu = 9001", "accepted: an integer from 576 to 9000"),
     ("mtu = 1500", "mtu = true", "tunnel.mtu = true", "a boolean, not an integer"),
     ("mtu = 1500", 'rekey_after = "121s"', 'tunnel.rekey_after = "121s"', 'from "1s" to "120s"'),
@@ -203,6 +208,30 @@ BROKEN = [
         "uplink[0].table = 254",
         "1 to 252 or from 256",
     ),
+    (
+        'interface = "ppp0"',
+        'interface = "ppp0"\ntable = "vpn1189"',
+        'uplink[0].table = "vpn1189"',
+        "no such name there; accepted: an integer from 1 to 252 or from 256 to 4294967295, or a name out of "
+        "/etc/iproute2/rt_tables",
+    ),
+    ('interface = "ppp0"', 'interface = "ppp0"\ntable = true', "uplink[0].table = true", "a boolean"),
+    ('interface = "ppp0"', "auto = true\nmark = 7", "uplink[0].mark = 7", "every interface has its own"),
+    ('interface = "ppp0"', 'auto = true\ninterface = "ppp0"', "uplink[0].interface", "auto = true"),
+    ('interface = "ppp0"', 'auto = "yes"', 'uplink[0].auto = "yes"', "not a boolean"),
+    ('interface = "ppp0"', 'auto = true\nexclude = "eth0"', "uplink[0].exclude", "not a list"),
+    (
+        'interface = "ppp0"',
+        'auto = true\nexclude = ["eth/0"]',
+        "uplink[0].exclude[0]",
+        "no interface name has",
+    ),
+    (
+        'interface = "ppp0"',
+        'interface = "ppp0"\ninclude = ["eth*"]',
+        'uplink[0].include = ["eth*"]',
+        "says what auto takes; accepted: auto = true beside it",
+    ),
     ('interface = "ppp0"', 'interface = "ppp0"\nmark = 0', "uplink[0].mark = 0", "out of range"),
     (
         "[[uplink]]",
@@ -251,6 +280,36 @@ def test_repeated_names_tables_and_marks(etc: Path) -> None:
         "uplink[1].table = 100",
         "uplink[1].mark = 7",
     ]
+
+
+def test_automatic_uplinks(etc: Path) -> None:
+    text = CLIENT.replace('name = "dsl"\ninterface = "ppp0"', "auto = true")
+    text += """
+        [[uplink]]
+        name = "sticks"
+        auto = true
+        include = ["wwan*", "usb?"]
+        exclude = ["usb9"]
+        metered = true
+        """
+    every, sticks = config.load_client(_file(etc, text)).uplinks
+    assert (every.name, every.auto, every.include, every.exclude) == ("auto", True, ("*",), ())
+    assert every.up_bps == 500_000
+    assert sticks == config.Uplink(
+        name="sticks", auto=True, include=("wwan*", "usb?"), exclude=("usb9",), tier=1
+    )
+    twice = _file(etc, text.replace('name = "sticks"', ""))
+    assert len(config.load_client(twice).uplinks) == 2  # each is named after its interface
+
+
+def test_a_table_may_be_called_as_iproute2_calls_it(etc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = etc / "rt_tables"
+    names.write_text("# comment\n255 local\n1189\tvpn1189 # dsl\n1190 vpn1189\nnonsense\n")
+    monkeypatch.setattr(values, "RT_TABLES", (str(names),))
+    text = CLIENT.replace('interface = "ppp0"', 'interface = "ppp0"\ntable = "vpn1189"')
+    assert config.load_client(_file(etc, text)).uplinks[0].table == 1189
+    (refused,) = _errors(_file(etc, text.replace("vpn1189", "local")))
+    assert "out of range" in refused
 
 
 def test_weighted_needs_the_speeds_of_several_lines(etc: Path) -> None:

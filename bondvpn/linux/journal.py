@@ -3,11 +3,12 @@
 One journal per process lies in the runtime directory: `bond0.journal.json` for a client (by its
 interface), `server.journal.json` for a server. It names its owner; while the owner lives, nobody else
 undoes it. Life of a journal: `begin` (undoes what a dead owner left), `record` before each change,
-`undo` at the end, which removes the file. After SIGKILL the next `begin`, or `undo_dead`, does the rest.
+`take_back` of what is not wanted any more, `undo` at the end, which removes the file. After SIGKILL the next
+`begin`, or `undo_dead`, does the rest.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -128,6 +129,26 @@ class Journal:
         if new:
             self._file.entries += new
             _write(self._path, self._file)
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """What was recorded and not taken back, in its order."""
+        return tuple(self._file.entries)
+
+    def take_back(self, entries: Sequence[Entry], netlink: Netlink) -> None:
+        """Undo some of what was recorded, last first, and forget it. What is gone already is no error.
+
+        Raises SystemFault; what was not undone by then stays in the file.
+        """
+        undone = []
+        try:
+            for entry in reversed(entries):
+                _undo_entry(entry, netlink)
+                undone.append(entry)
+        finally:
+            if undone:
+                self._file.entries = [entry for entry in self._file.entries if entry not in undone]
+                _write(self._path, self._file)
 
     def undo(self, netlink: Netlink) -> list[str]:
         """Undo everything, last first, and remove the file. What is gone already is no error.

@@ -8,9 +8,9 @@ ours, and what an administrator made is neither replaced nor removed.
 """
 
 import errno
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 from socket import AF_INET, AF_INET6
 from types import TracebackType
 from typing import Any, Self
@@ -20,14 +20,17 @@ from pyroute2 import IPRoute, NetlinkError
 
 from bondvpn.config import Route as TunnelRoute
 from bondvpn.errors import SystemFault
-from bondvpn.values import IPAddress, IPInterface
+from bondvpn.linux import network
+from bondvpn.linux.network import PROTOCOL, Network
+from bondvpn.values import IPInterface
 
-PROTOCOL = 118  # unassigned in linux/rtnetlink.h; marks a route or rule as ours
 TABLE_MAIN = 254  # RT_TABLE_MAIN
+DEFAULT = "default"  # the destination of a default route
 GSO_BYTES_MAX = 65_536  # GSO_LEGACY_MAX_SIZE: up to here the kernel sets the IPv4 bound along with it
-_IFF_POINTOPOINT, _IFF_NOARP = 0x10, 0x80  # linux/if.h
 _IFA_F_NODAD = 0x02  # linux/if_addr.h
 _SCOPE_LINK = 253  # RT_SCOPE_LINK
+_FAMILIES = (AF_INET, AF_INET6)
+_SUPPRESS_NOTHING = 0xFFFF_FFFF  # FRA_SUPPRESS_PREFIXLEN where none was asked for
 _IPV6_METRIC = 1024  # IP6_RT_PRIO_USER: what the kernel gives a route that names none
 _ATTEMPTS_OF_DUMP = 3
 _GONE = {errno.ENOENT, errno.ESRCH, errno.ENODEV, errno.ENXIO, errno.EADDRNOTAVAIL}
@@ -39,7 +42,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, tag="route"):
     version: int
     """4 or 6."""
     table: int
-    destination: str = "default"
+    destination: str = DEFAULT
     """A prefix such as "10.0.0.0/8", or "default"."""
     interface: str | None = None
     """None: the kernel finds the gateway's."""
@@ -68,7 +71,7 @@ class Netlink:
     """One rtnetlink socket in the network namespace of the thread that opens it."""
 
     def __init__(self) -> None:
-        self._ip = IPRoute()
+        self._ip = IPRoute(strict_check=True)  # the kernel picks from its tables (4.20), not Python
 
     def __enter__(self) -> Self:
         return self
@@ -93,31 +96,16 @@ class Netlink:
         link = self._link(name)
         return None if link is None else int(link.get("mtu"))
 
-    def is_point_to_point(self, name: str) -> bool:
-        """Whether the link asks nobody's address (ARP), as PPP, WireGuard and LTE sticks do."""
-        link = self._link(name)
-        return link is not None and bool(link["flags"] & (_IFF_NOARP | _IFF_POINTOPOINT))
-
-    def interface_of(self, address: IPAddress) -> str | None:
-        """The name of the interface that has the address."""
-        with _explained("read the addresses"):
-            for found in self._dump("get_addr", family=_family(address.version)):
-                local = found.get("local") or found.get("address")
-                if local == str(address):
-                    return str(next(iter(self._ip.link("get", index=found["index"]))).get("ifname"))
-        return None
-
-    def addresses_of(self, name: str) -> tuple[IPAddress, ...]:
-        """The interface's own global addresses, sorted; none when there is no such interface."""
-        index = self.link_index(name)
-        if index is None:
-            return ()
-        with _explained("read the addresses"):
-            found = [
-                ip_address(address.get("local") or address.get("address"))
-                for address in self._dump("get_addr", index=index)
-            ]
-        return tuple(sorted((one for one in found if not one.is_link_local), key=lambda one: one.packed))
+    def network(self, tables: Iterable[int] = ()) -> Network:
+        """All interfaces, addresses and default routes as they are now; `tables`: of uplinks, which an
+        administrator may have filled. Raises SystemFault."""
+        with _explained("read interfaces, addresses and routes"):
+            return network.parse(
+                self._dump("get_links"),
+                self._dump("get_addr"),
+                self._dump("get_routes", table=TABLE_MAIN),
+                [route for table in tables for route in self._dump("get_routes", table=table)],
+            )
 
     def configure_tap(
         self,
@@ -202,13 +190,30 @@ class Netlink:
             return True
         return False
 
+    def own_routes(self) -> set[Route]:
+        """All routes that bondvpn made, whichever process of it. Raises SystemFault."""
+        with _explained("read the routes"):
+            names = {link["index"]: link.get("ifname") for link in self._dump("get_links")}
+            found = self._dump("get_routes", proto=PROTOCOL)
+        return {
+            Route(
+                version=_version(one["family"]),
+                table=one.get("table"),
+                destination=f"{one.get('dst')}/{one['dst_len']}" if one["dst_len"] else DEFAULT,
+                interface=names.get(one.get("oif")),
+                gateway=one.get("gateway"),
+                source=one.get("prefsrc"),
+            )
+            for one in found
+        }
+
     def others_route(self, route: Route) -> bool:
         """Whether just this route is there already, made by somebody else."""
         return any(f["proto"] != PROTOCOL and self._same_route(f, route) for f in self._routes(route))
 
     def _routes(self, route: Route) -> list[Any]:
         """What the table holds for the same destination at the metric that ours get."""
-        network = None if route.destination == "default" else ip_network(route.destination)
+        network = None if route.destination == DEFAULT else ip_network(route.destination)
         bits = network.prefixlen if network else 0
         with _explained(f"read routing table {route.table}"):
             found = self._dump("get_routes", family=_family(route.version), table=route.table)
@@ -247,6 +252,12 @@ class Netlink:
         """Install the rule; one that is there already will do."""
         with _explained(f"install the rule {rule}", tolerate={errno.EEXIST}):
             self._ip.rule("add", **_rule_spec(rule))
+
+    def own_rules(self) -> set[Rule]:
+        """All rules that bondvpn made, whichever process of it. Raises SystemFault."""
+        with _explained("read the rules"):
+            found = [rule for family in _FAMILIES for rule in self._dump("get_rules", family=family)]
+        return {_rule(one) for one in found if one.get("FRA_PROTOCOL") == PROTOCOL}
 
     def drop_rule(self, rule: Rule) -> bool:
         """Remove the rule if it is there and ours; whether it was."""
@@ -305,6 +316,22 @@ def _rule_spec(rule: Rule) -> dict[str, Any]:
     if rule.suppress_prefixlength is not None:
         spec["FRA_SUPPRESS_PREFIXLEN"] = rule.suppress_prefixlength
     return spec
+
+
+def _rule(message: Any) -> Rule:
+    suppressed = message.get("FRA_SUPPRESS_PREFIXLEN")
+    return Rule(
+        version=_version(message["family"]),
+        priority=message.get("priority") or 0,
+        table=message.get("table"),
+        mark=message.get("fwmark"),
+        source=message.get("src"),
+        suppress_prefixlength=None if suppressed == _SUPPRESS_NOTHING else suppressed,
+    )
+
+
+def _version(family: int) -> int:
+    return 4 if family == AF_INET else 6
 
 
 def _family(version: int) -> int:

@@ -1,10 +1,12 @@
 """Policy routing: each uplink's own routing table, and the rules that lead its packets there.
 
-What an uplink gets, by what is configured:
+What an uplink gets, by what it has:
 
-    gateway                     table with a default route via the gateway; rules
-    no gateway, point-to-point  table with a default route on the interface itself (PPP, LTE); rules
-    no gateway, but a table     rules only: the table is the administrator's
+    gateway configured          table with a default route via that gateway; rules
+    point-to-point              table with a default route on the interface itself (PPP, LTE); rules
+    default route in main       table with the same default route (DHCP, router advertisement); rules
+    its own table configured    rules only, unless one of the above says what to put there: the
+                                administrator fills it, and what is there already stays
     otherwise                   nothing: the socket bound to the device takes the main table's route by it
 
 Tables (and the marks that select them) are numbered from 4489 = 0x1189 unless configured. The rules:
@@ -18,17 +20,22 @@ every address the interface has: reverse path filtering asks for the way back wi
 find it when the main table's default route has gone with another line. rp_filter is set to loose on
 uplinks where it is strict, since the main table may prefer another line for the way back.
 
-`plan` is pure; `install` is idempotent and records in the journal first; `Journal.undo` takes it back.
+An uplink without interface, carrier or address has none of this: it waits, and why is said.
+
+`plan` is pure: from the configuration and a survey of the machine to what is to be. `install` brings the
+kernel there from wherever it is, journal first; `Journal.undo` takes it back.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
-from bondvpn.config import Uplink
+from bondvpn.config import MAX_UPLINKS, Uplink
 from bondvpn.errors import SystemFault
-from bondvpn.linux.journal import Journal, Sysctl
+from bondvpn.linux.journal import Entry, Journal, Sysctl, TapDevice
 from bondvpn.linux.netlink import TABLE_MAIN, Netlink, Route, Rule
+from bondvpn.linux.network import Interface, Network
 from bondvpn.values import IPAddress
 
 TABLE_FIRST = 0x1189
@@ -42,105 +49,191 @@ RP_FILTER_STRICT, RP_FILTER_LOOSE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where an uplink is on this machine now."""
+class Leg:
+    """How an uplink leaves in one address family."""
 
-    interface: str | None
-    """Configured, or the one that has the source address; None: no interface has it."""
-    point_to_point: bool = False
-    addresses: tuple[IPAddress, ...] = ()
-    """The interface's own; packets from them belong to the uplink."""
+    source: IPAddress
+    """What its socket is bound to."""
+    gateway: IPAddress | None = None
+    """None: the link itself, or the main table or an administrator's knows."""
+    route: bool = False
+    """Whether the uplink's table gets a default route for it."""
+    filled: bool = False
+    """Whether somebody else has put one there."""
+
+    @property
+    def version(self) -> int:
+        return self.source.version
 
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """What an uplink's socket is bound to."""
+    """What an uplink's socket is bound to, or why there is nothing to bind it to."""
 
-    uplink: str
-    interface: str | None
-    source: str | None
-    mark: int | None
+    uplink: Uplink
+    """As configured; an automatic one with its interface filled in."""
+    interface: str | None = None
+    index: int = 0
+    """The interface's; a socket stays with an interface that has gone, whatever comes under its name."""
+    mtu: int = 0
+    mark: int | None = None
     """SO_MARK; None: leave it."""
+    table: int | None = None
+    legs: tuple[Leg, ...] = ()
+    waiting: str = ""
+    """Why it cannot be used now; empty if it can."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What is to be in the kernel."""
 
-    bindings: tuple[Binding, ...]
-    """One for each uplink, in their order."""
-    routes: tuple[Route, ...]
-    rules: tuple[Rule, ...]
-    loose_interfaces: tuple[str, ...]
+    bindings: tuple[Binding, ...] = ()
+    """One for each uplink: the configured ones in their order, then the automatic ones."""
+    routes: tuple[Route, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    loose_interfaces: tuple[str, ...] = ()
     """Interfaces on which rp_filter must not be strict."""
+    numbers: Mapping[str, int] = field(default_factory=dict)
+    """The table and mark that go with an uplink's name, unless configured; for the next plan."""
 
 
-def survey(uplinks: Sequence[Uplink], netlink: Netlink) -> dict[str, Place]:
-    """Where the uplinks are now, by uplink name. Raises SystemFault."""
-    places = {}
-    for uplink in uplinks:
-        interface = uplink.interface
-        if interface is None and uplink.source is not None:
-            interface = netlink.interface_of(uplink.source)
-        if interface is None:
-            places[uplink.name] = Place(None)
-            continue
-        point_to_point = netlink.is_point_to_point(interface)
-        places[uplink.name] = Place(interface, point_to_point, netlink.addresses_of(interface))
-    return places
+def survey(uplinks: Sequence[Uplink], netlink: Netlink) -> Network:
+    """What the plan follows from. Raises SystemFault."""
+    return netlink.network([uplink.table for uplink in uplinks if uplink.table is not None])
 
 
-def plan(uplinks: Sequence[Uplink], places: Mapping[str, Place], tables_taken: Collection[int] = ()) -> Plan:
-    """What the uplinks need; `tables_taken` are not allocated (other processes' tables)."""
-    configured = {uplink.table for uplink in uplinks} | {uplink.mark for uplink in uplinks}
-    free = _numbers(configured | set(tables_taken))
-    bindings: list[Binding] = []
+def plan(
+    uplinks: Sequence[Uplink],
+    network: Network,
+    tables_taken: Collection[int] = (),
+    numbers: Mapping[str, int] | None = None,
+) -> Plan:
+    """What the uplinks need; `tables_taken` are not allocated (other processes' tables), and who has a
+    number from an earlier plan keeps it."""
+    lines = _lines(uplinks, network)
+    numbered = _numbered(lines, tables_taken, numbers or {})
+    bindings = [_bind(line, network, numbered[line.name]) for line in lines]
     routes: list[Route] = []
     rules: list[Rule] = []
     loose: dict[str, None] = {}
     ruled: set[IPAddress] = set()
+    for binding in bindings:
+        if binding.waiting or binding.interface is None:
+            continue
+        loose[binding.interface] = None
+        if binding.table is None or binding.mark is None:
+            continue
+        routes += _routes(binding, binding.table)
+        interface = network.interfaces[binding.interface]
+        for leg in binding.legs:
+            own = [address.ip for address in interface.addresses]
+            if binding.uplink.source is not None:
+                own = [binding.uplink.source]
+            # Two routers on one Ethernet: the mark tells them apart, the first one has the address.
+            sources = [one for one in own if one.version == leg.version and one not in ruled]
+            ruled.update(sources)
+            rules += _rules(leg.version, binding.table, binding.mark, [str(one) for one in sources])
+    return Plan(tuple(bindings), tuple(routes), tuple(rules), tuple(loose), numbered)
+
+
+def _lines(uplinks: Sequence[Uplink], network: Network) -> list[Uplink]:
+    """The uplinks by name; in place of an automatic one those that it finds."""
+    lines = [uplink for uplink in uplinks if not uplink.auto]
+    names = {line.name for line in lines}
+    taken = {line.interface for line in lines}
+    holders = [network.holder(line.source) for line in lines if line.source is not None]
+    taken |= {holder.name for holder in holders if holder is not None}
     for uplink in uplinks:
-        place = places[uplink.name]
-        number = next(free)
-        source = None if uplink.source is None else str(uplink.source)
-        table, mark = uplink.table or number, uplink.mark
-        if uplink.gateway is not None or uplink.table is not None or place.point_to_point:
-            mark = mark or number
-            for version in _versions(uplink):
-                routes += _routes(uplink, place, version, table)
-                own = place.addresses if uplink.source is None else (uplink.source,)
-                sources = [one for one in own if one.version == version and one not in ruled]
-                ruled.update(
-                    sources
-                )  # two routers on one Ethernet: the mark tells, the first has the address
-                rules += _rules(version, table, mark, [str(one) for one in sources])
-        if place.interface is not None:
-            loose[place.interface] = None
-        bindings.append(Binding(uplink.name, place.interface, source, mark))
-    return Plan(tuple(bindings), tuple(routes), tuple(rules), tuple(loose))
+        if not uplink.auto:
+            continue
+        for interface in sorted({route.interface for route in network.defaults} - taken):
+            if not _wanted(uplink, interface) or len(lines) == MAX_UPLINKS:
+                continue
+            name = interface if interface not in names else f"{interface} (auto)"
+            lines.append(replace(uplink, auto=False, name=name, interface=interface))
+            taken.add(interface)
+    return lines
 
 
-def _numbers(taken: Collection[int | None]) -> Iterator[int]:
+def _wanted(uplink: Uplink, interface: str) -> bool:
+    def matches(patterns: Sequence[str]) -> bool:
+        return any(fnmatchcase(interface, pattern) for pattern in patterns)
+
+    return matches(uplink.include) and not matches(uplink.exclude)
+
+
+def _numbered(lines: Sequence[Uplink], taken: Collection[int], before: Mapping[str, int]) -> dict[str, int]:
+    """A number for each uplink: the one it had, or the next that nobody uses."""
+    numbers = {line.name: before[line.name] for line in lines if line.name in before}
+    used = {*taken, *numbers.values(), *(line.table for line in lines), *(line.mark for line in lines)}
     number = TABLE_FIRST
-    while True:
-        if number not in taken:
-            yield number
-        number += 1
+    for line in lines:
+        while line.name not in numbers:
+            if number not in used:
+                numbers[line.name] = number
+            number += 1
+    return numbers
 
 
-def _versions(uplink: Uplink) -> tuple[int, ...]:
-    if uplink.gateway is not None:
-        return (uplink.gateway.version,)
-    return (4, 6) if uplink.source is None else (uplink.source.version,)
+def _bind(line: Uplink, network: Network, number: int) -> Binding:
+    """Where the uplink is, and how it leaves from there."""
+    interface: Interface | None = None
+    if line.interface is not None:
+        interface = network.interfaces.get(line.interface)
+    elif line.source is not None:
+        interface = network.holder(line.source)
+    if interface is None:
+        absent = f"no interface has the address {line.source}"
+        if line.interface is not None:
+            absent = f"there is no interface {line.interface}"
+        return Binding(line, line.interface, waiting=absent)
+    binding = Binding(line, interface.name, interface.index, interface.mtu)
+    if not interface.running:
+        why = "has no carrier" if interface.up else "is down"
+        return replace(binding, waiting=f"{interface.name} {why}")
+    legs = [leg for version in (4, 6) if (leg := _leg(line, interface, network, version)) is not None]
+    if not legs:
+        what = "has no address"
+        if line.source is not None:
+            what = f"does not have the address {line.source}"
+        elif line.gateway is not None:
+            what = f"has no IPv{line.gateway.version} address"
+        return replace(binding, waiting=f"{interface.name} {what}")
+    led = tuple(leg for leg in legs if leg.route or leg.filled)
+    if not led and line.table is None:
+        return replace(binding, legs=tuple(legs), mark=line.mark)
+    table, mark = line.table or number, line.mark or number
+    return replace(binding, legs=led or tuple(legs), table=table, mark=mark)
 
 
-def _routes(uplink: Uplink, place: Place, version: int, table: int) -> Iterator[Route]:
-    source = None if uplink.source is None else str(uplink.source)
-    if uplink.gateway is not None:
-        gateway = str(uplink.gateway)
-        yield Route(version=version, table=table, interface=place.interface, gateway=gateway, source=source)
-    elif place.point_to_point:
-        yield Route(version=version, table=table, interface=place.interface, source=source)
+def _leg(line: Uplink, interface: Interface, network: Network, version: int) -> Leg | None:
+    """How the uplink leaves in that family; None if it does not."""
+    if any(given is not None and given.version != version for given in (line.source, line.gateway)):
+        return None
+    default = network.default(interface.name, version)
+    filled = line.gateway is None and (version, line.table) in network.filled
+    route = not filled and (line.gateway is not None or interface.point_to_point or default is not None)
+    gateway = line.gateway
+    if gateway is None and route and default is not None and not interface.point_to_point:
+        gateway = default.gateway
+    own = [address for address in interface.addresses if address.version == version]
+    if line.source is not None:
+        own = [address for address in own if address.ip == line.source]
+    if not own:
+        return None
+    near = [address for address in own if gateway is not None and gateway in address.network]
+    return Leg((near or own)[0].ip, gateway, route=route, filled=filled)
+
+
+def _routes(binding: Binding, table: int) -> Iterator[Route]:
+    source = None if binding.uplink.source is None else str(binding.uplink.source)
+    for leg in binding.legs:
+        if leg.route:
+            gateway = None if leg.gateway is None else str(leg.gateway)
+            yield Route(
+                version=leg.version, table=table, interface=binding.interface, gateway=gateway, source=source
+            )
 
 
 def _rules(version: int, table: int, mark: int, sources: Sequence[str]) -> Iterator[Rule]:
@@ -157,31 +250,53 @@ def _rules(version: int, table: int, mark: int, sources: Sequence[str]) -> Itera
 
 
 def install(wanted: Plan, netlink: Netlink, journal: Journal) -> list[str]:
-    """Make it so; a second time is as good as once, and mends what something else has deleted.
+    """Bring the kernel from wherever it is to the plan: what is missing comes, what was of an earlier plan
+    goes, and what is there is not touched.
 
-    Returns one line for each route that cannot be there for now, such as one by an absent interface:
-    that uplink waits, the others work. Raises SystemFault for anything else; what is in place by then is
-    in the journal.
+    Returns one line for each route that cannot be there for now: that uplink waits, the others work. Raises
+    SystemFault for anything else; what is in place by then is in the journal.
     """
-    routes = [
+    rules, routes = netlink.own_rules(), netlink.own_routes()
+    kept: list[Entry] = list(_settings(wanted, journal))
+    kept += [rule for rule in wanted.rules if rule.version == 4 or has_ipv6()]
+    kept += [
         route
         for route in wanted.routes
-        if (route.version == 4 or has_ipv6(route.interface)) and not netlink.others_route(route)
+        if (route.version == 4 or has_ipv6(route.interface))
+        and (route in routes or not netlink.others_route(route))
     ]
-    rules = [rule for rule in wanted.rules if rule.version == 4 or has_ipv6()]
-    settings = [change for name in wanted.loose_interfaces if (change := _loosening(name)) is not None]
-    journal.record([*settings, *routes, *rules])
-    for setting in settings:
-        _set(setting)
-    for rule in rules:
-        netlink.put_rule(rule)
+    journal.record(kept)
     waiting: list[str] = []
-    for route in routes:
-        try:
-            netlink.put_route(route)
-        except SystemFault as fault:
-            waiting.append(str(fault))
+    for entry in kept:
+        match entry:
+            case Sysctl():
+                _set(entry)
+            case Rule() if entry not in rules:
+                netlink.put_rule(entry)
+            case Route() if entry not in routes:
+                try:
+                    netlink.put_route(entry)
+                except SystemFault as fault:
+                    waiting.append(str(fault))
+    journal.take_back(
+        [entry for entry in journal.entries if _is_a_plans(entry) and entry not in kept], netlink
+    )
     return waiting
+
+
+def _is_a_plans(entry: Entry) -> bool:
+    """Whether `install` put it into the journal: all but the tunnel's own."""
+    return not isinstance(entry, TapDevice) and not (isinstance(entry, Route) and entry.table == TABLE_MAIN)
+
+
+def _settings(wanted: Plan, journal: Journal) -> Iterator[Sysctl]:
+    """What makes rp_filter loose on the plan's interfaces, where it is strict or was before we came."""
+    earlier = {entry.path: entry for entry in journal.entries if isinstance(entry, Sysctl)}
+    for name in wanted.loose_interfaces:
+        path = _rp_filter(name)
+        change = earlier.get(str(path)) or _loosening(path)
+        if change is not None:
+            yield change
 
 
 def has_ipv6(interface: str | None = None) -> bool:
@@ -192,20 +307,30 @@ def has_ipv6(interface: str | None = None) -> bool:
     return (conf / interface / "disable_ipv6").read_text().strip() == "0"
 
 
-def _loosening(interface: str) -> Sysctl | None:
-    """The change that makes rp_filter loose on the interface; None where it is not strict."""
-    of_all, own = (Path("/proc/sys/net/ipv4/conf") / name / "rp_filter" for name in ("all", interface))
-    if not own.exists():
+def _rp_filter(interface: str) -> Path:
+    return Path("/proc/sys/net/ipv4/conf") / interface / "rp_filter"
+
+
+def _loosening(own: Path) -> Sysctl | None:
+    """The change that makes an interface's rp_filter loose; None where it is not strict."""
+    try:
+        old = own.read_text().strip()
+        of_all = _rp_filter("all").read_text()
+    except FileNotFoundError:  # it has gone
         return None
-    old = own.read_text().strip()
-    if max(int(of_all.read_text()), int(old)) != RP_FILTER_STRICT:
+    if max(int(of_all), int(old)) != RP_FILTER_STRICT:
         return None
     return Sysctl(path=str(own), old=old, new=str(RP_FILTER_LOOSE))
 
 
 def _set(setting: Sysctl) -> None:
+    """Make it loose if it is strict: at first, and again on an interface that has come back."""
+    path = Path(setting.path)
     try:
-        Path(setting.path).write_text(setting.new)
+        if _loosening(path) is not None:
+            path.write_text(setting.new)
+    except FileNotFoundError:
+        return  # its interface has just gone
     except OSError as fault:
         raise SystemFault(
             f"cannot set {setting.path} to {setting.new}: {fault.strerror}: run as root"
