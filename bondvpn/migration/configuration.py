@@ -19,7 +19,6 @@ NAME = "office"
 SERVER_INTERFACE = "office0"
 ADDRESS, PEER = ip_interface("172.21.1.2/30"), ip_interface("172.21.1.1/30")
 CREDIBLE_BPS_MIN = 64_000  # below an ISDN channel it was a ratio to eql, not the speed of a line
-_POINT_TO_POINT = ("ppp", "wwan")  # named by their drivers; the kernel asks nobody's address there
 _RESERVED_TABLES = range(253, 256)  # linux/rtnetlink.h: default, main, local
 
 
@@ -195,14 +194,13 @@ class _Drafter:
             gateway = None
         if gateway is not None:
             self._key(table, "gateway", str(gateway.value), gateway.place)
-        self._numbers(table, line, gateway is not None, taken)
+        self._numbers(table, line, taken)
         if speed is not None:
             note = "eql's speed; without it the speed is learned"
             self._key(table, "up", _rate(speed.value), speed.place, note=note)
 
-    def _numbers(self, table: str, line: Line, has_gateway: bool, taken: set[tuple[str, int]]) -> None:
+    def _numbers(self, table: str, line: Line, taken: set[tuple[str, int]]) -> None:
         """Routing table and mark, unless bondvpn's own numbers must do."""
-        on_link = line.interface is not None and line.interface.value.startswith(_POINT_TO_POINT)
         for key, said in (("table", line.table), ("mark", line.mark)):
             if said is None:
                 continue
@@ -210,9 +208,6 @@ class _Drafter:
                 self._skip(f"{key} {said.value}: used twice, or no number for one", said.place)
             elif key == "table" and said.value in _RESERVED_TABLES:
                 self._skip(f"table {said.value}: the kernel's own", said.place)
-            elif key == "table" and not (has_gateway or on_link):
-                why = "the line's gateway is not in the files, so the table would stay empty"
-                self._skip(f"table {said.value}: {why}", said.place)
             else:
                 taken.add((key, said.value))
                 self._key(
