@@ -161,6 +161,19 @@ def status(
 
 
 @app.command()
+def reload(
+    interface: Annotated[
+        str | None, typer.Option(help='Only the process of this interface ("server": the server).')
+    ] = None,
+) -> None:
+    """Have the running processes read their files anew and look at their lines, without a restart."""
+    from bondvpn.ui import reload as view
+
+    for line in view.reload(interface):
+        print(line)
+
+
+@app.command()
 def down(
     config: Annotated[
         Path | None, typer.Option("--config", help="Only the process of this configuration.")

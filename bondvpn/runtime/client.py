@@ -6,7 +6,8 @@ from typing import Any
 
 import uvloop
 
-from bondvpn.config import ClientConfig
+from bondvpn.config import ClientConfig, load_client
+from bondvpn.errors import BondvpnError
 from bondvpn.linux.cpu import has_aes
 from bondvpn.linux.journal import Journal, journal_path
 from bondvpn.linux.netlink import Netlink
@@ -14,6 +15,8 @@ from bondvpn.linux.tap import Tap
 from bondvpn.noise.handshake import NO_PRESHARED_KEY, Identity, Remote
 from bondvpn.runtime.control import ControlSocket
 from bondvpn.runtime.engine import Engine
+from bondvpn.runtime.hooks import Hooks
+from bondvpn.runtime.reload import Reply, client_changes, refusal
 from bondvpn.runtime.state import TimestampFile
 from bondvpn.runtime.tunnel import Tunnel, record_tap
 from bondvpn.runtime.uplinks import Uplinks
@@ -46,12 +49,15 @@ class _Client:
         self._config = config
         self._journal = journal
         self._identity = Identity(config.private_key)
+        self._hooks = Hooks(config.hooks, "client")
+        self._reloading = asyncio.Lock()
 
     async def run(self) -> int:
         config = self._config
         self._engine = engine = Engine(asyncio.get_running_loop())
+        name = config.tunnel.interface
         self._tunnel = tunnel = Tunnel(
-            config.tunnel.interface, config.tunnel, engine, Tap(config.tunnel.interface)
+            name, config.tunnel, engine, Tap(name), self._hooks.announcer(name, name)
         )
         engine.tunnels.append(tunnel)
         self._uplinks = uplinks = Uplinks(config, self._journal, engine, tunnel)
@@ -59,14 +65,17 @@ class _Client:
             await asyncio.to_thread(self._set_up)
             await uplinks.prepare()
             self._initiator = self._make_initiator()
+            engine.reload = self.reload
             engine.start(self)
             tunnel.start()
-            async with uplinks.running(self._initiator), ControlSocket(config.tunnel.interface, self.status):
+            control = ControlSocket(name, self.status, self.reload)
+            async with uplinks.running(self._initiator), control:
                 log.info("%s: started, %d uplinks", tunnel.name, len(uplinks.links))
                 await engine.stopped.wait()
             engine.stop()
         finally:
             uplinks.close()
+            await asyncio.to_thread(self._hooks.close)
         log.info("%s: stopped", tunnel.name)
         return engine.exit_code
 
@@ -92,6 +101,19 @@ class _Client:
         rate = None if None in ups else float(sum(up for up in ups if up))
         with Netlink() as netlink:
             self._tunnel.configure(netlink, rate, self._identity.public)
+
+    async def reload(self) -> Reply:
+        """Read the file anew and apply what can be; look at the kernel in any case."""
+        async with self._reloading:
+            old = self._config
+            try:
+                new = await asyncio.to_thread(load_client, old.path)
+            except BondvpnError as fault:
+                return refusal(fault)
+            self._config, reply = client_changes(old, new)
+            self._hooks.commands = self._config.hooks
+            reply["faults"] += await self._uplinks.reconfigure(self._config)
+            return reply
 
     # -- Control --------------------------------------------------------------------------------
     def poll(self, now: float) -> None:
