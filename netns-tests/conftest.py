@@ -20,7 +20,7 @@ from bondvpn.lab.tunnel import Configs, Tunnel, write_configs
 
 sys.path.insert(0, str(Path(__file__).parent))  # importmode=importlib does not: for `observe`
 
-PREFIX = "bvnet"
+PREFIX = os.environ.get("BONDVPN_TEST_PREFIX", "bvnet")  # another one for a run beside another
 
 
 @dataclass
@@ -97,3 +97,12 @@ def shared_bond_over(
     """The same for a module's own fixture, when its tests leave the bond as they found it."""
     with contextlib.ExitStack() as stack:
         yield _factory(stack, lambda: tmp_path_factory.mktemp("etc"))
+
+
+@pytest.fixture
+def premises_with(_this_machine: None) -> Iterator[Callable[[int], Any]]:
+    """`premises_with(routers)` builds a `premises.Premises` for this test."""
+    from premises import Premises
+
+    with contextlib.ExitStack() as stack:
+        yield lambda routers: stack.enter_context(Premises(routers, PREFIX))

@@ -13,6 +13,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 from bondvpn.config import ClientConfig, Uplink
@@ -30,6 +31,7 @@ from bondvpn.runtime.tunnel import Tunnel
 from bondvpn.session.initiator import Initiator
 from bondvpn.session.keypair import MAX_LANES
 from bondvpn.session.link import PATH_MTU_DEFAULT_BYTES, Link, Path
+from bondvpn.values import IPAddress
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +55,8 @@ class _Line:
         self.binding: Binding | None = None
         """Where it is, by the last plan; None for an automatic one that has gone."""
         self.socket: UdpSocket | None = None
-        self.bound: tuple[Any, ...] | None = None
-        """What of the binding the socket was made from."""
+        self.place: _Place | None = None
+        """Where the socket is."""
         self.target: Target | None = None
         self.waited_since = 0.0
         """Since when this target has not answered; monotonic seconds."""
@@ -70,11 +72,31 @@ class _Line:
         return next((leg for leg in self.binding.legs if leg.version == self.target.version), None)
 
 
-def _essence(binding: Binding, leg: Leg | None) -> tuple[Any, ...] | None:
-    """What a socket follows from: while this is the same it may stay. None: there can be none."""
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What a socket was made from: while this is the same it may stay."""
+
+    interface: str | None
+    index: int
+    mtu: int
+    mark: int | None
+    source: IPAddress
+    gateway: IPAddress | None
+
+    def difference(self, other: "_Place") -> str:
+        """What has become another, in words."""
+        if self.index != other.index:
+            return f"another interface {other.interface}"
+        changed = ("mtu", "MTU"), ("source", "address"), ("gateway", "gateway"), ("mark", "mark")
+        words = [word for field, word in changed if getattr(self, field) != getattr(other, field)]
+        return f"another {' and '.join(words)}"
+
+
+def _place(binding: Binding, leg: Leg | None) -> _Place | None:
+    """Where a socket would be; None if there can be none."""
     if binding.waiting or leg is None:
         return None
-    return (binding.interface, binding.index, binding.mtu, binding.mark, binding.table, leg)
+    return _Place(binding.interface, binding.index, binding.mtu, binding.mark, leg.source, leg.gateway)
 
 
 class Uplinks:
@@ -197,8 +219,12 @@ class Uplinks:
             if line.uplink != binding.uplink:
                 self._unbind(line, "its configuration changed")
                 self._settle(line, binding.uplink)
-            if line.bound is not None and line.bound != _essence(binding, line.leg()):
-                self._unbind(line, binding.waiting or "its place on this machine changed")
+            if line.place is not None:
+                place = _place(binding, line.leg())
+                if place is None:
+                    self._unbind(line, binding.waiting or "its address has gone")
+                elif place != line.place:
+                    self._unbind(line, line.place.difference(place))
         self._bind_all()
 
     def _say(self, waiting: list[str]) -> None:
@@ -234,7 +260,7 @@ class Uplinks:
             session.path_down(line.link, reason, self._engine.clock())
         line.link.path = None
         line.link.reason = reason
-        line.bound = None
+        line.place = None
         if line.socket is not None:
             self._engine.unwatch_socket(line.socket)
             line.socket.close()
@@ -279,7 +305,7 @@ class Uplinks:
         line.socket = UdpSocket(
             (str(leg.source), 0), ipv6=leg.version == 6, device=binding.interface, mark=binding.mark
         )
-        line.bound = _essence(binding, leg)
+        line.place = _place(binding, leg)
         line.link.interface_mtu = min(binding.mtu, PATH_MTU_DEFAULT_BYTES)
         self._engine.watch_socket(line.socket)
         line.link.set_path(Path(line.socket, line.target.address))

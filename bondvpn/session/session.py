@@ -191,6 +191,8 @@ class Session:
         """The link's path is gone: no route, no device, no address."""
         link.reason = reason
         link.path = None
+        for other in self._others(link):
+            other.progressed = now  # the reports on it may have been coming by this link, and be lost
         self._happened(link, LinkEvent.NO_PATH, now)
 
     def moved(self, link: Link, path: Path, size: int, now: float) -> None:
