@@ -42,6 +42,10 @@ LogLevelOption = Annotated[
     LogLevel | None, typer.Option(help="Least severe events logged to stderr (default: info).")
 ]
 ConfigOption = Annotated[Path, typer.Option("--config", help="Configuration file.")]
+DryRunOption = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Print every device, route, rule and setting, and change nothing."),
+]
 
 
 def main() -> None:
@@ -115,12 +119,21 @@ def check(file: Annotated[Path, typer.Argument(help="Configuration file, of a cl
 
 @app.command()
 def client(
-    context: typer.Context, config: ConfigOption = CLIENT_CONFIG, log_level: LogLevelOption = None
+    context: typer.Context,
+    config: ConfigOption = CLIENT_CONFIG,
+    dry_run: DryRunOption = False,
+    log_level: LogLevelOption = None,
 ) -> None:
     """Run the gateway's end until SIGTERM or SIGINT."""
     from bondvpn.config import load_client
 
     loaded = load_client(config)
+    if dry_run:
+        from bondvpn.ui import dryrun
+
+        for line in dryrun.client(loaded):
+            print(line)
+        return
     _log_to_stderr(log_level or context.obj)
     from bondvpn.runtime import run_client
 
@@ -129,12 +142,21 @@ def client(
 
 @app.command()
 def server(
-    context: typer.Context, config: ConfigOption = SERVER_CONFIG, log_level: LogLevelOption = None
+    context: typer.Context,
+    config: ConfigOption = SERVER_CONFIG,
+    dry_run: DryRunOption = False,
+    log_level: LogLevelOption = None,
 ) -> None:
     """Run the root server's end until SIGTERM or SIGINT."""
     from bondvpn.config import load_server
 
     loaded = load_server(config)
+    if dry_run:
+        from bondvpn.ui import dryrun
+
+        for line in dryrun.server(loaded):
+            print(line)
+        return
     _log_to_stderr(log_level or context.obj)
     from bondvpn.runtime import run_server
 
