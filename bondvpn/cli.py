@@ -225,6 +225,33 @@ def down(
         raise SystemFault("\n".join(faults))
 
 
+@app.command()
+def doctor(
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", help="Configuration file (default: /etc/bondvpn's client.toml or server.toml)."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    speed: Annotated[
+        bool, typer.Option("--speed", help="Also fill the lines for some seconds, while no client runs.")
+    ] = False,
+) -> None:
+    """Say what keeps it from working here and how to mend it; exit 0 if all is well, else 1."""
+    from bondvpn.doctor import report
+
+    path = config or (
+        CLIENT_CONFIG if CLIENT_CONFIG.exists() or not SERVER_CONFIG.exists() else SERVER_CONFIG
+    )
+    found = report.examine(path, speed=speed)
+    if as_json:
+        print(report.as_json(found))
+    else:
+        report.show(found)
+    raise typer.Exit(0 if found.well else 1)
+
+
 @app.command("import-eql")
 def import_eql(
     directory: Annotated[

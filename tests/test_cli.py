@@ -174,7 +174,7 @@ def test_bad_usage(run: Run, arguments: tuple[str, ...]) -> None:
     assert run(*arguments) == 2
 
 
-@pytest.mark.parametrize("command", ["client", "server", "check", "down"])
+@pytest.mark.parametrize("command", ["client", "server", "check", "down", "doctor"])
 def test_a_bad_configuration_is_exit_2_without_traceback(
     run: Run, capsys: pytest.CaptureFixture[str], command: str, tmp_path: Path
 ) -> None:

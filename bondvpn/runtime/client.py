@@ -1,7 +1,9 @@
 """A client process: one tunnel, one socket per uplink, one server."""
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import uvloop
@@ -18,7 +20,7 @@ from bondvpn.runtime.engine import Engine
 from bondvpn.runtime.hooks import Hooks
 from bondvpn.runtime.reload import Reply, client_changes, refusal
 from bondvpn.runtime.state import TimestampFile
-from bondvpn.runtime.tunnel import Tunnel, record_tap
+from bondvpn.runtime.tunnel import Device, Tunnel, record_tap
 from bondvpn.runtime.uplinks import Uplinks
 from bondvpn.session.initiator import Initiator
 from bondvpn.session.keypair import Keypair
@@ -36,13 +38,13 @@ def run_client(config: ClientConfig) -> int:
         journal = Journal.begin(journal_path(config.tunnel.interface), netlink)
         record_tap(config.tunnel, netlink, journal)
         try:
-            return uvloop.run(_Client(config, journal).run())
+            return uvloop.run(Client(config, journal).run())
         finally:
             for line in journal.undo(netlink):
                 log.warning("%s", line)
 
 
-class _Client:
+class Client:
     """Implements `engine.Control`."""
 
     def __init__(self, config: ClientConfig, journal: Journal) -> None:
@@ -53,31 +55,37 @@ class _Client:
         self._reloading = asyncio.Lock()
 
     async def run(self) -> int:
+        """The real thing, on a TAP; the exit code. Raises SystemFault."""
+        name = self._config.tunnel.interface
+        async with self.dialling(Tap(name), self._set_up), ControlSocket(name, self.status, self.reload):
+            log.info("%s: started, %d uplinks", name, len(self._uplinks.links))
+            await self._engine.stopped.wait()
+        log.info("%s: stopped", name)
+        return self._engine.exit_code
+
+    @contextlib.asynccontextmanager
+    async def dialling(self, device: Device, set_up: Callable[[], None] | None = None) -> AsyncIterator[None]:
+        """Carry what `device` has over the uplinks while entered; `set_up` blocks, and is for the device."""
         config = self._config
         self._engine = engine = Engine(asyncio.get_running_loop())
         name = config.tunnel.interface
-        self._tunnel = tunnel = Tunnel(
-            name, config.tunnel, engine, Tap(name), self._hooks.announcer(name, name)
-        )
+        self._tunnel = tunnel = Tunnel(name, config.tunnel, engine, device, self._hooks.announcer(name, name))
         engine.tunnels.append(tunnel)
         self._uplinks = uplinks = Uplinks(config, self._journal, engine, tunnel)
         try:
-            await asyncio.to_thread(self._set_up)
+            if set_up is not None:
+                await asyncio.to_thread(set_up)
             await uplinks.prepare()
             self._initiator = self._make_initiator()
             engine.reload = self.reload
             engine.start(self)
             tunnel.start()
-            control = ControlSocket(name, self.status, self.reload)
-            async with uplinks.running(self._initiator), control:
-                log.info("%s: started, %d uplinks", tunnel.name, len(uplinks.links))
-                await engine.stopped.wait()
+            async with uplinks.running(self._initiator):
+                yield
             engine.stop()
         finally:
             uplinks.close()
             await asyncio.to_thread(self._hooks.close)
-        log.info("%s: stopped", tunnel.name)
-        return engine.exit_code
 
     def _make_initiator(self) -> Initiator:
         ciphers = CHACHA20_POLY1305 | (AES_256_GCM if has_aes() else 0)
