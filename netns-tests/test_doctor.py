@@ -1,10 +1,10 @@
 """`bondvpn doctor`: all well, then one thing after the other is broken, found, and mended by what it says.
 
-    10.64.1.2  a  === 50 Mbit/s, 10 ms === a  10.64.1.1
+    10.64.1.2  a  ==== 5 Mbit/s, 10 ms === a  10.64.1.1
     gw bond0 172.21.1.2                                         srv office0 172.21.1.1
-    10.64.2.2  b  === 50 Mbit/s, 10 ms === b  10.64.2.1         lo 198.51.100.1
+    10.64.2.2  b  ==== 5 Mbit/s, 10 ms === b  10.64.2.1         lo 198.51.100.1
 
-The lab's lines have GRO switched off: that is the first thing that the doctor finds.
+So slow that a busy machine fills them. The lab switches GRO off on its lines; b gets it back.
 """
 
 import json
@@ -25,7 +25,9 @@ SETTLE_S = 10.0
 
 @pytest.fixture(scope="module")
 def machine(shared_bond_over: Callable[..., Any]) -> Any:
-    return shared_bond_over(twins(), start=False, scheduler="adaptive", speeds=False)
+    bond = shared_bond_over(twins(mbit=5), start=False, scheduler="adaptive", speeds=False)
+    bond.lab.run("gw", ["ethtool", "-K", "b", "gro", "on"], check=True)
+    return bond
 
 
 @pytest.fixture
@@ -50,17 +52,18 @@ def wrong(report: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
     return {(one["check"], one["subject"]): one for one in report["findings"] if not one["well"]}
 
 
-def mend(bond: Any, report: dict[str, Any], where: str = "gw") -> None:
+def mend(bond: Any, report: dict[str, Any]) -> None:
     """Do as it says."""
     for one in wrong(report).values():
-        command = one["mend"].replace("bondvpn down", "true")
-        bond.lab.run(where, ["sh", "-ec", command], check=True, capture_output=True)
+        bond.lab.run("gw", ["sh", "-ec", one["mend"]], check=True, capture_output=True)
 
 
 def test_lines_of_a_client_that_does_not_run(bond: Any) -> None:
     code, report = doctor(bond)
     assert code == 1
-    assert {check for check, _ in wrong(report)} == {"offload"}  # the lab's doing
+    assert [(key, one["mend"]) for key, one in wrong(report).items()] == [
+        (("offload", "a"), "ethtool -K a gro on")
+    ]
     mend(bond, report)
     before = settled_state(bond.lab, "gw")
     code, report = doctor(bond, "--speed")
@@ -73,9 +76,9 @@ def test_lines_of_a_client_that_does_not_run(bond: Any) -> None:
     ]
     for line in report["lines"]:
         assert line["reached"]
-        assert 20 <= line["rtt_ms"] < 100
+        assert 20 <= line["rtt_ms"] < 1000
         assert line["path_mtu"] == 1500
-        assert 20e6 < line["up_bps"] < 55e6
+        assert 2e6 < line["up_bps"] < 5.5e6
 
     key: Path = bond.configs.client.parent / "client.key"
     key.chmod(0o640)
@@ -119,11 +122,10 @@ def test_a_wrong_key_a_line_down_and_a_route_in_the_way(bond: Any) -> None:
 def test_what_was_changed_under_a_client_that_runs(bond: Any) -> None:
     bond.tunnel.start("client")
     eventually(lambda: all_active(bond.tunnel, bond.lab), SETTLE_S, "both lines are used")
-    code, report = doctor(bond)
-    mend(bond, report)
+    bond.lab.run("gw", ["ethtool", "-K", "a", "gro", "on"], check=True)
     code, report = doctor(bond)
     assert (code, wrong(report), report["running"]) == (0, {}, True)
-    assert all(20 <= line["rtt_ms"] < 100 for line in report["lines"])
+    assert all(20 <= line["rtt_ms"] < 1000 for line in report["lines"])
 
     # One that stands still mends nothing itself.
     process = bond.tunnel.ends["client"]

@@ -150,11 +150,11 @@ def test_a_command_that_hangs_delays_no_packet(bond_over: Callable[..., Any]) ->
     def prepare(bond: Any) -> None:
         file = bond.configs.client
         slow = '["/bin/sh", "-c", "while :; do :; done"]'
-        file.write_text(file.read_text() + f'\n[hooks]\nup = {slow}\ntimeout = "2s"\n')
+        file.write_text(file.read_text() + f'\n[hooks]\nup = {slow}\ntimeout = "700ms"\n')
 
     bond = bond_over(twins(), prepare=prepare)
     assert carries(bond)
-    eventually(lambda: "hook up: /bin/sh: killed after 2 s" in bond.tunnel.client_log, SETTLE_S)
+    eventually(lambda: "hook up: /bin/sh: killed after 0.7 s" in bond.tunnel.client_log, SETTLE_S)
     started = time.monotonic()
     assert bond.tunnel.stop("client") == 0
     assert time.monotonic() - started < 4

@@ -1,5 +1,6 @@
 """Runs the checks and shows what they found."""
 
+import contextlib
 import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -42,11 +43,23 @@ class Report:
 
 def examine(path: Path, *, speed: bool) -> Report:
     """Look at everything that the configuration needs. Raises ConfigError when it cannot be read."""
-    logging.getLogger("bondvpn").setLevel(logging.CRITICAL)  # what it would log is found here
-    settings = config.load(path)
-    if isinstance(settings, ClientConfig):
-        return _client(settings, speed=speed)
-    return _server(settings)
+    with _quiet():
+        settings = config.load(path)
+        if isinstance(settings, ClientConfig):
+            return _client(settings, speed=speed)
+        return _server(settings)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without a log: what it would tell is found here."""
+    log = logging.getLogger("bondvpn")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def _client(settings: ClientConfig, *, speed: bool) -> Report:
