@@ -12,7 +12,7 @@ STAMP := .venv/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --root-user-action ignore
 
 # command:package
-TOOLS := ip:iproute2 nft:nftables ethtool:ethtool iperf3:iperf3 openvpn:openvpn
+TOOLS := ip:iproute2 nft:nftables ethtool:ethtool iperf3:iperf3 openvpn:openvpn dnsmasq:dnsmasq-base udhcpc:udhcpc
 PEERS := wireguard-go:wireguard-go wg:wireguard-tools
 
 .PHONY: help test lint demo bench bench-full bench-pieces bench-matrix system

@@ -80,14 +80,16 @@ class Premises(Lab):
         for at, name, own in ((where, interface, addresses[::2]), (other, peer, addresses[1::2])):
             self.ip(at, *(_address(address, name) for address in own), f"link set {name} up")
 
-    def provider(self, number: int, customers: str) -> None:
-        """Router r<number> reaches the server, and the server `customers` by it."""
+    def provider(self, number: int, customers: str | None = None) -> None:
+        """Router r<number> reaches the server, and the server `customers` by it. r1 is 203.0.113.10 to it,
+        r2 203.0.113.18, and so on."""
         router = f"r{number}"
         near, far = (f"203.0.113.{number * 8 + host}" for host in (1, 2))
         near6, far6 = (f"2001:db8:ffff:{number}::{host}" for host in (1, 2))
         self.join("srv", router, router, "wan", f"{near}/29", f"{far}/29", f"{near6}/64", f"{far6}/64")
         self.ip(router, f"route add default via {near}", f"route add default via {near6}")
-        self.ip("srv", f"route add {customers} via {far6 if ':' in customers else far}")
+        if customers is not None:
+            self.ip("srv", f"route add {customers} via {far6 if ':' in customers else far}")
 
     def nft(self, where: str, ruleset: str) -> None:
         """Add to a machine's packet filter."""
@@ -101,12 +103,18 @@ def _address(address: str, interface: str) -> str:
 
 @contextlib.contextmanager
 def tunnel(
-    premises: Premises, directory: Path, uplinks: str, *, endpoints: Sequence[str] = (), start: bool = True,
+    premises: Premises,
+    directory: Path,
+    uplinks: str,
+    *,
+    endpoints: Sequence[str] = (),
+    start: bool = True,
+    wait_s: float = SETTLE_S,
     **settings: Any,
-) -> Iterator[Tunnel]:  # fmt: skip
+) -> Iterator[Tunnel]:
     """bondvpn at both ends; `uplinks` are client.toml's tables of that name."""
     configs = configure(premises, directory, uplinks, endpoints=endpoints, **settings)
-    running = Tunnel(premises, configs)
+    running = Tunnel(premises, configs, wait_s=wait_s)
     with contextlib.ExitStack() as stack:
         stack.callback(running.__exit__)
         stack.callback(
@@ -132,12 +140,12 @@ def configure(
     return configs
 
 
-def await_active(running: Tunnel, *names: str, within_s: float = SETTLE_S) -> None:
-    """Until just these uplinks are there and all are used, by both ends."""
+def await_active(running: Tunnel, *names: str, only: bool = True, within_s: float = SETTLE_S) -> None:
+    """Until these uplinks, and `only` these, are there, and both ends use them."""
 
     def used() -> bool:
         ends = (links(running, "client"), links(running, "server"))
-        return set(ends[0]) == set(names) and all(
+        return (not only or set(ends[0]) == set(names)) and all(
             end.get(name, {}).get("state") == "active" for end in ends for name in names
         )
 

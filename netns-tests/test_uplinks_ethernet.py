@@ -206,14 +206,13 @@ def test_what_somebody_deletes_comes_back_and_no_link_is_rebound(running: Runnin
 
 
 def test_a_smaller_mtu_of_the_interface(running: Running) -> None:
+    """The client sees it, and tells the server with its challenge."""
     others = rebindings(running, "two")
-    for mtu in (1400, 1500):
-        running.premises.ip("gw", f"link set eth1 mtu {mtu}")
-        running.premises.ip("r1", f"link set lan mtu {mtu}")
-        for end in ("client", "server"):
-            eventually(
-                lambda end=end, mtu=mtu: links(running.tunnel, end)["one"]["path_mtu"] == mtu,
-                8,
-                f"path MTU {mtu} at the {end}",
-            )
+    for port in (("r1", "lan"), ("gw", "eth1")):
+        running.premises.ip(port[0], f"link set {port[1]} mtu 1400")
+    for end in ("client", "server"):
+        eventually(lambda end=end: links(running.tunnel, end)["one"]["path_mtu"] == 1400, 5, f"by the {end}")
+    for port in (("r1", "lan"), ("gw", "eth1")):
+        running.premises.ip(port[0], f"link set {port[1]} mtu 1500")
+    eventually(lambda: links(running.tunnel, "client")["one"]["path_mtu"] == 1500, 5, "1500 again")
     assert rebindings(running, "two") == others

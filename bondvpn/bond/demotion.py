@@ -34,9 +34,8 @@ class Demotion:
         if self.demoted:
             if others and now - self._since < self._retry_s:
                 return False
-            self.demoted, self.reason, self._since = False, "", now
             self._retry_s = min(self._retry_s * 2, RETRY_MAX_S)
-            line.resume(now)
+            self._try(line, now)
             return True
         if now - self._since > CLEAN_S:
             self._retry_s = RETRY_S
@@ -45,6 +44,15 @@ class Demotion:
             return False
         self.demoted, self.reason, self._since = True, f"demoted: {why}", now
         return True
+
+    def pardon(self, line: Capacity, now: float) -> None:
+        """What was wrong with the line has been found and mended: it is tried at once."""
+        if self.demoted:
+            self._try(line, now)
+
+    def _try(self, line: Capacity, now: float) -> None:
+        self.demoted, self.reason, self._since = False, "", now
+        line.resume(now)
 
     @staticmethod
     def _fault(line: Capacity, others: Sequence[Capacity]) -> str:

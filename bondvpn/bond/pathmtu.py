@@ -101,6 +101,11 @@ class PathMtu:
         if self.current > self._base:
             self._restart(now)
 
+    def doubted(self, now: float) -> None:
+        """Data is lost while probes pass, perhaps for its size: confirm at once (RFC 8899 section 4.3)."""
+        if self.current > self._base:
+            self._confirm_at = min(self._confirm_at, now)
+
     def packet_too_big(self, mtu: int, now: float) -> None:
         """An ICMP message claims that only `mtu` passes. Easily forged, it only directs the next probes."""
         if not self._base < mtu < self._interface_mtu:

@@ -300,8 +300,12 @@ class Session:
             link.set_send_rate(challenge.rate)
             if link.active:
                 self._observer.link_changed(self, link, now)
-        if challenge.mtu:
-            link.interface_mtu = min(challenge.mtu, PATH_MTU_DEFAULT_BYTES)
+        mtu = min(challenge.mtu or link.interface_mtu, PATH_MTU_DEFAULT_BYTES)
+        if mtu != link.interface_mtu:
+            link.interface_mtu = mtu
+            if link.path is not None:
+                link.path_mtu.interface_changed(mtu, now)
+                self._observer.link_changed(self, link, now)
         if link.path is None:
             link.set_path(path)
             link.allowance = AMPLIFICATION_MAX * (len(challenge.name) + OVERHEAD)  # at least so much came
@@ -384,12 +388,17 @@ class Session:
             others = [other.capacity for other in self._others(link) if other.active]
             if link.demotion.judge(link.capacity, others, now):
                 link.reason = link.demotion.reason
+                if link.demotion.demoted:
+                    link.path_mtu.doubted(now)
                 self._observer.link_changed(self, link, now)
             before = link.path_mtu.current
             size = link.path_mtu.poll(now, link.srtt_s)
             if size is not None:
                 self._probe_mtu(link, size, now)
             if link.path_mtu.current != before:
+                if link.path_mtu.current < before and link.demotion.demoted:
+                    link.demotion.pardon(link.capacity, now)
+                    link.reason = ""
                 self._observer.link_changed(self, link, now)
 
     def _probe_mtu(self, link: Link, size: int, now: float) -> None:
@@ -415,6 +424,8 @@ class Session:
             if silence:
                 event = LinkEvent.SILENT
                 link.reason = f"nothing came for {silence * 1e3:.0f} ms"
+        if event is LinkEvent.SILENT:
+            link.path_mtu.doubted(now)
         if event is not None:
             self._happened(link, event, now)
 

@@ -112,3 +112,12 @@ def test_a_line_that_brings_its_part_is_kept_whatever_it_loses() -> None:
     assert not Demotion().judge(bad, others, NOW)
     bad.rate = 0.99 * worth
     assert Demotion().judge(bad, others, NOW)
+
+
+def test_a_line_whose_fault_was_mended_is_tried_at_once() -> None:
+    demotion, bad, others = Demotion(), line(0.5), [line()]
+    demotion.pardon(bad, NOW)
+    assert not demotion.demoted
+    assert demotion.judge(bad, others, NOW)
+    demotion.pardon(bad, NOW + 1)
+    assert (demotion.demoted, demotion.reason) == (False, "")

@@ -223,6 +223,23 @@ def test_lost_confidence_falls_back_at_once() -> None:
     assert path.link.current == 1400
 
 
+def test_a_doubt_is_settled_by_a_probe() -> None:
+    """Of the size that is in use, at once: when it passes nothing changes, else the search begins anew."""
+    path = Path(1492)
+    path.search()
+    path.link.doubted(path.now)
+    assert path.link.poll(path.now) == 1492
+    path.link.acknowledge(1492, path.now)
+    assert path.link.current == 1492
+    assert path.link.next_deadline() > path.now + 1
+    path.mtu = 1400
+    path.link.doubted(path.now)
+    assert path.link.current == 1492
+    path.run(1.0)
+    path.search()
+    assert path.link.current == 1400
+
+
 def test_lost_confidence_at_base_does_not_restart_the_search() -> None:
     link = PathMtu(1500, 0.0)
     for _ in range(MAX_PROBES):
