@@ -66,7 +66,6 @@ class _Walker:
         self._variables = dict(environment)
         self._arguments = list(arguments)
         self._functions: dict[str, Node] = {}
-        self._certain = True
         self._calls = 0
         self._steps = 0
 
@@ -121,15 +120,12 @@ class _Walker:
 
     def _perhaps(self, node: Node) -> bool | None:
         """Follow what may not happen: an `exit` in it ends only itself."""
-        certain, self._certain = self._certain, False
         try:
             return self._node(node)
         except _Left:
             if self._steps > STEPS_MAX:
                 raise
             return None
-        finally:
-            self._certain = certain
 
     def _join(self, ways: Sequence[dict[str, str]]) -> None:
         """After several ways a variable is known if it is the same in all."""
@@ -213,9 +209,7 @@ class _Walker:
 
     # -- builtins -------------------------------------------------------------------------------
     def _leave(self, _command: Command) -> bool | None:
-        if self._certain:
-            raise _Left
-        return None
+        raise _Left
 
     def _true(self, _command: Command) -> bool | None:
         return True
