@@ -10,9 +10,10 @@ worth a warning, as `wg` gives it. Secrets are `bytes` and stay out of every rep
 """
 
 import base64
+import glob
 import tomllib
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -172,7 +173,7 @@ def _client_config(path: Path, document: dict[str, Any]) -> ClientConfig:
     tunnel = _tunnel(tunnel_table, client=True)
     servers = [_server(table) for table in top.tables("server", at_most=1)]
     tables = top.tables("uplink", at_most=MAX_UPLINKS)
-    uplinks = [_uplink(table) for table in tables]
+    uplinks = [_uplink(table, tunnel) for table in tables]
     hooks = _hooks(top)
     top.close()
     for key in ("name", "table", "mark"):
@@ -289,7 +290,7 @@ def _server(table: Table) -> Server:
     return server
 
 
-def _uplink(table: Table) -> Uplink:
+def _uplink(table: Table, tunnel: Tunnel) -> Uplink:
     auto: bool = table.value("auto", values.boolean, False)
     uplink = Uplink(
         name=table.value("name", values.name, "auto") if auto else table.value("name", values.name),
@@ -307,6 +308,9 @@ def _uplink(table: Table) -> Uplink:
     )
     table.close()
     if auto:
+        if uplink.exclude is not None and tunnel.interface is not None:
+            # Whoever routes everything into the tunnel must not find it among its lines. (None: a finding.)
+            uplink = replace(uplink, exclude=(*uplink.exclude, glob.escape(tunnel.interface)))
         for key in ("interface", "source", "gateway", "table", "mark"):
             table.refuse(key, "with auto = true every interface has its own", "an uplink without auto")
     else:

@@ -199,6 +199,7 @@ first = state()
 assert policy.install(plan, netlink, kept) == []
 assert state() == first
 assert install(kept=kept)[1:] == (plan, [])
+assert netlink.own_rules() == set(plan.rules) and netlink.own_routes() == set(plan.routes)
 assert state() == first
 subprocess.run("ip route flush table 4489; ip rule del priority 11892; ip route replace default dev eth2 "
                "table 4490 proto 118", shell=True, check=True)

@@ -149,7 +149,11 @@ def test_a_private_key_in_a_file_is_its_owners_alone(tmp_path: Path) -> None:
 def test_check(run: Run, capsys: pytest.CaptureFixture[str], client_toml: Path) -> None:
     assert run("check", str(client_toml)) == 0
     assert capsys.readouterr().out == f"{client_toml}: client configuration, 2 uplinks, ok\n"
-    client_toml.write_text(client_toml.read_text().replace("eth1", "eth/1").replace("198.51.100.1:1189", "x"))
+    good = client_toml.read_text()
+    client_toml.write_text(good.replace('name = "b", interface = "eth2"', "auto = true"))
+    assert run("check", str(client_toml)) == 0
+    assert "client configuration, 1 uplink and those it will find, ok" in capsys.readouterr().out
+    client_toml.write_text(good.replace("eth1", "eth/1").replace("198.51.100.1:1189", "x"))
     assert run("check", str(client_toml)) == 2
     output = capsys.readouterr()
     assert output.out == ""

@@ -307,10 +307,10 @@ def test_automatic_uplinks(etc: Path) -> None:
         metered = true
         """
     every, sticks = config.load_client(_file(etc, text)).uplinks
-    assert (every.name, every.auto, every.include, every.exclude) == ("auto", True, ("*",), ())
+    assert (every.name, every.auto, every.include, every.exclude) == ("auto", True, ("*",), ("bond0",))
     assert every.up_bps == 500_000
     assert sticks == config.Uplink(
-        name="sticks", auto=True, include=("wwan*", "usb?"), exclude=("usb9",), tier=1
+        name="sticks", auto=True, include=("wwan*", "usb?"), exclude=("usb9", "bond0"), tier=1
     )
     twice = _file(etc, text.replace('name = "sticks"', ""))
     assert len(config.load_client(twice).uplinks) == 2  # each is named after its interface

@@ -287,7 +287,7 @@ class Uplinks:
             line.waited_since = now
             if session is not None:
                 session.path_up(line.link, now)
-        self._engine.control_changed()
+            self._engine.control_changed()
 
     def _bind(self, line: _Line, binding: Binding) -> None:
         """Bind and point the link at the server. Raises SystemFault where that cannot be now."""

@@ -73,6 +73,26 @@ def test_the_line_that_carries_the_reports_dies_alone(phase_s: float) -> None:
         assert not end.logged("line1 stalled")
 
 
+@pytest.mark.parametrize("away_s", [0.01, 0.02, 0.05, 0.08])
+def test_a_line_that_is_bound_anew_again_and_again_silences_no_other(away_s: float) -> None:
+    """The server goes on reporting by it until it hears of the new address."""
+    world = opened(Line(0, delay_s=0.002), Line(1, delay_s=0.007), scheduler="adaptive")
+    keep_busy(world, 12)
+    world.run(1)
+    session, link = world.client.session, world.client.link(0)
+    for number in range(60):
+        path = link.path
+        world.lines[0].up = False
+        session.path_down(link, "another address", world.now)
+        world.run(away_s)
+        world.lines[0].up, world.lines[0].port = True, 52_000 + number
+        link.set_path(path)
+        session.path_up(link, world.now)
+        world.wait(world.all_active, 1)
+        world.run(0.001 * number)
+    assert not world.client.logged("line1 stalled")
+
+
 def test_an_idle_line_that_dies_is_noticed_by_the_client_within_two_seconds() -> None:
     """Not so fast on purpose: an idle tunnel costs nothing. The late answer then quickens the probes."""
     world = opened()
