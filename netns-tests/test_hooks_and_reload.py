@@ -128,15 +128,14 @@ def test_a_servers_workers_get_new_hooks_and_routes(bond_over: Callable[..., Any
     bond = bond_over(twins(), clients=2, workers=2)
     file = bond.configs.server
     file.write_text(file.read_text() + hooks(tmp_path / "srv", "link_down"))
-    told = bond.tunnel.command("server", "reload")
-    assert (told.returncode, told.stdout) == (0, "server: applied hooks.link_down\n")
+    assert reload(bond, "server") == {"applied": ["hooks.link_down"], "restart": [], "faults": []}
     text = file.read_text().replace("[client.tunnel]\n", '[client.tunnel]\nroutes = ["10.98.0.0/16"]\n', 1)
     file.write_text(text.replace("workers = 2", "workers = 3"))
-    told = bond.tunnel.command("server", "reload")
-    assert told.stdout.splitlines() == [
-        "server: applied client office: tunnel.routes",
-        "server: needs a restart: workers",
-    ]
+    assert reload(bond, "server") == {
+        "applied": ["client office: tunnel.routes"],
+        "restart": ["workers"],
+        "faults": [],
+    }
     assert "10.98.0.0/16 via 172.21.1.2 dev office0 proto 118" in ip(bond.lab, "srv", "route")
     bond.lab.cut("a")
     eventually(lambda: noted(tmp_path / "srv") == ["server office office0 link_down a"], SETTLE_S)
