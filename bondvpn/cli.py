@@ -42,6 +42,10 @@ LogLevelOption = Annotated[
     LogLevel | None, typer.Option(help="Least severe events logged to stderr (default: info).")
 ]
 ConfigOption = Annotated[Path, typer.Option("--config", help="Configuration file.")]
+DryRunOption = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Print every device, route, rule and setting, and change nothing."),
+]
 
 
 def main() -> None:
@@ -115,12 +119,21 @@ def check(file: Annotated[Path, typer.Argument(help="Configuration file, of a cl
 
 @app.command()
 def client(
-    context: typer.Context, config: ConfigOption = CLIENT_CONFIG, log_level: LogLevelOption = None
+    context: typer.Context,
+    config: ConfigOption = CLIENT_CONFIG,
+    dry_run: DryRunOption = False,
+    log_level: LogLevelOption = None,
 ) -> None:
     """Run the gateway's end until SIGTERM or SIGINT."""
     from bondvpn.config import load_client
 
     loaded = load_client(config)
+    if dry_run:
+        from bondvpn.ui import dryrun
+
+        for line in dryrun.client(loaded):
+            print(line)
+        return
     _log_to_stderr(log_level or context.obj)
     from bondvpn.runtime import run_client
 
@@ -129,12 +142,21 @@ def client(
 
 @app.command()
 def server(
-    context: typer.Context, config: ConfigOption = SERVER_CONFIG, log_level: LogLevelOption = None
+    context: typer.Context,
+    config: ConfigOption = SERVER_CONFIG,
+    dry_run: DryRunOption = False,
+    log_level: LogLevelOption = None,
 ) -> None:
     """Run the root server's end until SIGTERM or SIGINT."""
     from bondvpn.config import load_server
 
     loaded = load_server(config)
+    if dry_run:
+        from bondvpn.ui import dryrun
+
+        for line in dryrun.server(loaded):
+            print(line)
+        return
     _log_to_stderr(log_level or context.obj)
     from bondvpn.runtime import run_server
 
@@ -158,6 +180,19 @@ def status(
         print(view.as_json(found))
     else:
         view.show(found)
+
+
+@app.command()
+def reload(
+    interface: Annotated[
+        str | None, typer.Option(help='Only the process of this interface ("server": the server).')
+    ] = None,
+) -> None:
+    """Have the running processes read their files anew and look at their lines, without a restart."""
+    from bondvpn.ui import reload as view
+
+    for line in view.reload(interface):
+        print(line)
 
 
 @app.command()
@@ -188,6 +223,50 @@ def down(
         print("nothing to undo")
     if faults:
         raise SystemFault("\n".join(faults))
+
+
+@app.command()
+def doctor(
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", help="Configuration file (default: /etc/bondvpn's client.toml or server.toml)."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    speed: Annotated[
+        bool, typer.Option("--speed", help="Also fill the lines for some seconds, while no client runs.")
+    ] = False,
+) -> None:
+    """Say what keeps it from working here and how to mend it; exit 0 if all is well, else 1."""
+    from bondvpn.doctor import report
+
+    path = config or (
+        CLIENT_CONFIG if CLIENT_CONFIG.exists() or not SERVER_CONFIG.exists() else SERVER_CONFIG
+    )
+    found = report.examine(path, speed=speed)
+    if as_json:
+        print(report.as_json(found))
+    else:
+        report.show(found)
+    raise typer.Exit(0 if found.well else 1)
+
+
+@app.command("import-eql")
+def import_eql(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="The old setup's files: /etc, or a directory of copies.")
+    ],
+    output: Annotated[Path, typer.Option("--output", help="Where to write; made if need be.")] = Path(),
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite client.toml and server.toml; keys always stay.")
+    ] = False,
+) -> None:
+    """Make client.toml and server.toml, with keys, of OpenVPN tunnels bundled by the kernel's eql."""
+    from bondvpn.migration.importer import import_eql as run
+
+    for line in run(directory, output, overwrite=force):
+        print(line)
 
 
 @app.command()

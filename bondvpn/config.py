@@ -31,6 +31,8 @@ IPV6_MTU_BYTES_MIN = 1280  # RFC 8200 section 5
 REKEY_AFTER_S = 120.0  # docs/design.md section 6
 LISTEN = (Endpoint("0.0.0.0", 1189), Endpoint("::", 1189))
 WORKERS_MAX = 64  # processes of one server; far more than cores carry tunnels anywhere today
+HOOK_TIMEOUT_S = 10.0  # a command of an administrator's takes a fraction of a second
+HOOK_TIMEOUT_MAX_S = 300.0
 SERVER_SOCKET = "server"  # what names the server's control socket and journal
 
 
@@ -100,6 +102,17 @@ class Client:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hooks:
+    """Commands that are run when something happens; argument lists, empty: none."""
+
+    up: tuple[str, ...] = ()
+    down: tuple[str, ...] = ()
+    link_up: tuple[str, ...] = ()
+    link_down: tuple[str, ...] = ()
+    timeout_s: float = HOOK_TIMEOUT_S
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClientConfig:
     """client.toml"""
 
@@ -108,6 +121,7 @@ class ClientConfig:
     tunnel: Tunnel
     server: Server
     uplinks: tuple[Uplink, ...]
+    hooks: Hooks = Hooks()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +134,7 @@ class ServerConfig:
     clients: tuple[Client, ...]
     workers: int = 1
     """Processes that share the ports and split the clients."""
+    hooks: Hooks = Hooks()
 
 
 def load_client(path: str | Path) -> ClientConfig:
@@ -159,6 +174,7 @@ def _client_config(path: Path, document: dict[str, Any]) -> ClientConfig:
     servers = [_server(table) for table in top.tables("server", at_most=1)]
     tables = top.tables("uplink", at_most=MAX_UPLINKS)
     uplinks = [_uplink(table, tunnel) for table in tables]
+    hooks = _hooks(top)
     top.close()
     for key in ("name", "table", "mark"):
         given = [
@@ -178,7 +194,12 @@ def _client_config(path: Path, document: dict[str, Any]) -> ClientConfig:
                     )
     findings.raise_if_any()
     return ClientConfig(
-        path=path, private_key=private_key, tunnel=tunnel, server=servers[0], uplinks=tuple(uplinks)
+        path=path,
+        private_key=private_key,
+        tunnel=tunnel,
+        server=servers[0],
+        uplinks=tuple(uplinks),
+        hooks=hooks,
     )
 
 
@@ -190,14 +211,33 @@ def _server_config(path: Path, document: dict[str, Any]) -> ServerConfig:
     workers = top.value("workers", values.integer((1, WORKERS_MAX)), 1)
     tables = top.tables("client")
     clients = [_client(table) for table in tables]
+    hooks = _hooks(top)
     top.close()
     _refuse_repeats(tables, [client.name for client in clients], "name")
     _refuse_repeats(tables, [client.public_key for client in clients], "public_key")
     _refuse_repeats(tables, [client.tunnel.interface for client in clients], "tunnel.interface")
     findings.raise_if_any()
     return ServerConfig(
-        path=path, private_key=private_key, listen=listen, clients=tuple(clients), workers=workers
+        path=path,
+        private_key=private_key,
+        listen=listen,
+        clients=tuple(clients),
+        workers=workers,
+        hooks=hooks,
     )
+
+
+def _hooks(top: Table) -> Hooks:
+    table = top.table("hooks", required=False)
+    hooks = Hooks(
+        up=table.value("up", values.command, ()),
+        down=table.value("down", values.command, ()),
+        link_up=table.value("link_up", values.command, ()),
+        link_down=table.value("link_down", values.command, ()),
+        timeout_s=table.value("timeout", values.duration(0.1, HOOK_TIMEOUT_MAX_S), HOOK_TIMEOUT_S),
+    )
+    table.close()
+    return hooks
 
 
 def _tunnel(table: Table, *, client: bool) -> Tunnel:

@@ -101,9 +101,9 @@ class Table:
             parsed[one] = None
         return cast(tuple[T, ...], tuple(parsed))
 
-    def table(self, key: str) -> "Table":
-        """The sub-table `[key]`; missing is a finding, and reads as empty."""
-        raw = self.value(key, _table_of_toml)
+    def table(self, key: str, *, required: bool = True) -> "Table":
+        """The sub-table `[key]`; missing reads as empty, and is a finding if it is `required`."""
+        raw = self.value(key, _table_of_toml, _REQUIRED if required else {})
         return Table(raw or {}, self.place(key), self.findings if raw is not None else Findings(Path()))
 
     def tables(self, key: str, at_most: int | None = None) -> list["Table"]:

@@ -154,6 +154,19 @@ def choice(*words: T) -> Callable[[object], T]:
     return parse
 
 
+def command(value: object) -> tuple[str, ...]:
+    """A program and its arguments; no shell reads them."""
+    accepted = 'a program and its arguments, such as ["/etc/bondvpn/hook", "office"]'
+    if not isinstance(value, list):
+        raise UnacceptableError(f"{_kind(value)}, not a list", accepted)
+    words = tuple(_text(word, accepted) for word in value)
+    if not words or not words[0]:
+        raise UnacceptableError("names no program", accepted)
+    if any("\0" in word for word in words):
+        raise UnacceptableError("contains a NUL", accepted)
+    return words
+
+
 def name(value: object) -> str:
     """A label for status and logs: 1 to 32 bytes of UTF-8 without control characters."""
     accepted = f"a name of 1 to {NAME_BYTES} bytes without control characters"

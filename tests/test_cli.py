@@ -69,15 +69,15 @@ def _process(code: str, *arguments: str, **environment: str) -> subprocess.Compl
     )
 
 
-def _answer(path: Path, reply: bytes) -> threading.Thread:
-    """A process on a control socket that answers one `status`."""
+def _answer(path: Path, reply: bytes, command: str) -> threading.Thread:
+    """A process on a control socket that answers one request."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(str(path))
     listener.listen(1)
 
     def serve() -> None:
         with listener, listener.accept()[0] as connection:
-            assert json.loads(connection.makefile("rb").readline()) == {"command": "status"}
+            assert json.loads(connection.makefile("rb").readline()) == {"command": command}
             connection.sendall(reply)
 
     thread = threading.Thread(target=serve)
@@ -86,9 +86,11 @@ def _answer(path: Path, reply: bytes) -> threading.Thread:
 
 
 @pytest.fixture
-def processes(runtime_dir: Path) -> Iterator[Callable[[str, bytes], None]]:
+def processes(runtime_dir: Path) -> Iterator[Callable[..., None]]:
     threads: list[threading.Thread] = []
-    yield lambda name, reply: threads.append(_answer(runtime_dir / f"{name}.sock", reply))
+    yield lambda name, reply, command="status": threads.append(
+        _answer(runtime_dir / f"{name}.sock", reply, command)
+    )
     for thread in threads:
         thread.join(timeout=10)
         assert not thread.is_alive()
@@ -176,7 +178,7 @@ def test_bad_usage(run: Run, arguments: tuple[str, ...]) -> None:
     assert run(*arguments) == 2
 
 
-@pytest.mark.parametrize("command", ["client", "server", "check", "down"])
+@pytest.mark.parametrize("command", ["client", "server", "check", "down", "doctor"])
 def test_a_bad_configuration_is_exit_2_without_traceback(
     run: Run, capsys: pytest.CaptureFixture[str], command: str, tmp_path: Path
 ) -> None:
@@ -266,6 +268,32 @@ def test_status_of_a_process_that_answers_nonsense(
     output = capsys.readouterr()
     assert output.out == ""
     assert "bond0.sock: " in output.err
+
+
+@pytest.mark.parametrize(
+    ("reply", "code", "out", "err"),
+    [
+        ({"applied": ["uplink a: up"], "restart": ["tunnel.mtu"], "faults": []}, 0,
+         "bond0: applied uplink a: up\nbond0: needs a restart: tunnel.mtu\n", ""),
+        ({"applied": [], "restart": [], "faults": []}, 0, "bond0: the file is as it was\n", ""),
+        ({"applied": ["tunnel.routes"], "restart": [], "faults": ["no way"]}, 1,
+         "bond0: applied tunnel.routes\n", "no way\n"),
+        ({"errors": ["client.toml: wrong"], "exit_code": 2}, 2, "bond0: nothing changed\n",
+         "client.toml: wrong\n"),
+    ],
+)  # fmt: skip
+def test_reload(
+    run: Run, capsys: pytest.CaptureFixture[str], processes: Callable[..., None],
+    reply: dict[str, object], code: int, out: str, err: str,
+) -> None:  # fmt: skip
+    processes("bond0", json.dumps(reply).encode() + b"\n", "reload")
+    assert run("reload") == code
+    assert capsys.readouterr() == (out, err)
+
+
+def test_reload_when_none_runs(run: Run, capsys: pytest.CaptureFixture[str], runtime_dir: Path) -> None:
+    assert run("reload") == 1
+    assert "is running" in capsys.readouterr().err
 
 
 def test_down_with_nothing_to_do(run: Run, capsys: pytest.CaptureFixture[str], runtime_dir: Path) -> None:

@@ -176,6 +176,12 @@ BROKEN = [
         'tunnel.scheduler = "fastest"',
         'accepted: "adaptive" or "weighted" or "redundant" or "backup"',
     ),
+    ("[tunnel]", '[hooks]\nup = "/bin/true"\n[tunnel]', 'hooks.up = "/bin/true"', "a string, not a list"),
+    ("[tunnel]", "[hooks]\nup = []\n[tunnel]", "hooks.up = []", "names no program"),
+    ("[tunnel]", '[hooks]\nup = ["a", 1]\n[tunnel]', "hooks.up", "an integer, not a string"),
+    ("[tunnel]", '[hooks]\nlink-up = ["a"]\n[tunnel]', "hooks.link-up", "did you mean link_up?"),
+    ("[tunnel]", '[hooks]\ntimeout = "1h"\n[tunnel]', 'hooks.timeout = "1h"', "not a duration"),
+    ("[tunnel]", 'hooks = "up"\n[tunnel]', 'hooks = "up"', "not a table"),
     ('name = "dsl"', 'name = "dsl"\ntier = 8', "uplink[0].tier = 8", "out of range"),
     ('name = "dsl"', 'name = "dsl"\ntier = -1', "uplink[0].tier = -1", "out of range"),
     ('name = "dsl"', 'name = "dsl"\nmetered = "yes"', 'uplink[0].metered = "yes"', "not a boolean"),
@@ -280,6 +286,14 @@ def test_repeated_names_tables_and_marks(etc: Path) -> None:
         "uplink[1].table = 100",
         "uplink[1].mark = 7",
     ]
+
+
+def test_hooks_of_either_end(etc: Path) -> None:
+    assert config.load_client(_file(etc, CLIENT)).hooks == config.Hooks()
+    hooks = '[hooks]\nlink_up = ["/bin/echo", "a b"]\ntimeout = "500ms"\n'
+    wanted = config.Hooks(link_up=("/bin/echo", "a b"), timeout_s=0.5)
+    assert config.load_client(_file(etc, CLIENT + hooks)).hooks == wanted
+    assert config.load_server(_file(etc, SERVER + hooks)).hooks == wanted
 
 
 def test_automatic_uplinks(etc: Path) -> None:

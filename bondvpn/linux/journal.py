@@ -88,6 +88,18 @@ def journals() -> list[Path]:
     return sorted(runtime_dir().glob(f"*{_SUFFIX}"))
 
 
+def owner_runs(path: Path) -> bool:
+    """Whether the process whose journal lies at `path` is alive. Raises SystemFault."""
+    file = _read(path)
+    return file is not None and file.owner.is_alive()
+
+
+def entries_of(path: Path) -> tuple[Entry, ...]:
+    """What the journal at `path` holds; nothing where there is none. Raises SystemFault."""
+    file = _read(path)
+    return () if file is None else tuple(file.entries)
+
+
 def tables_taken(but: Path) -> set[int]:
     """Routing tables and marks' tables that other journals than `but` hold."""
     others = [_read(path) for path in journals() if path != but]

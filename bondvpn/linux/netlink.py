@@ -169,15 +169,11 @@ class Netlink:
     def put_route(self, route: Route) -> None:
         """Install the route in place of an older one of ours. One that an administrator made stays:
         it is left alone when it is the same, else a SystemFault."""
-        for found in self._routes(route):
-            if found["proto"] != PROTOCOL:
-                if self._same_route(found, route):
-                    return
-                listing = f"ip {'-6 ' if route.version == 6 else ''}route show table {route.table}"
-                raise SystemFault(
-                    f"table {route.table} already has a route to {route.destination} that is not ours "
-                    f"({listing}): remove it, or configure another"
-                )
+        if self.others_route(route):
+            return
+        obstacle = self.obstacle(route)
+        if obstacle is not None:
+            raise SystemFault(obstacle)
         with _explained(f"install the route {route}"):
             self._ip.route("replace", **self._route_spec(route))
 
@@ -210,6 +206,17 @@ class Netlink:
     def others_route(self, route: Route) -> bool:
         """Whether just this route is there already, made by somebody else."""
         return any(f["proto"] != PROTOCOL and self._same_route(f, route) for f in self._routes(route))
+
+    def obstacle(self, route: Route) -> str | None:
+        """Somebody else's other route in the place of this one, and how to see it; None if there is none."""
+        others = [found for found in self._routes(route) if found["proto"] != PROTOCOL]
+        if not others or any(self._same_route(found, route) for found in others):
+            return None
+        listing = f"ip {'-6 ' if route.version == 6 else ''}route show table {route.table}"
+        return (
+            f"table {route.table} already has a route to {route.destination} that is not ours "
+            f"({listing}): remove it, or configure another"
+        )
 
     def _routes(self, route: Route) -> list[Any]:
         """What the table holds for the same destination at the metric that ours get."""

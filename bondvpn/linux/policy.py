@@ -257,14 +257,7 @@ def install(wanted: Plan, netlink: Netlink, journal: Journal) -> list[str]:
     SystemFault for anything else; what is in place by then is in the journal.
     """
     rules, routes = netlink.own_rules(), netlink.own_routes()
-    kept: list[Entry] = list(_settings(wanted, journal))
-    kept += [rule for rule in wanted.rules if rule.version == 4 or has_ipv6()]
-    kept += [
-        route
-        for route in wanted.routes
-        if (route.version == 4 or has_ipv6(route.interface))
-        and (route in routes or not netlink.others_route(route))
-    ]
+    kept = entries(wanted, netlink, journal.entries)
     journal.record(kept)
     waiting: list[str] = []
     for entry in kept:
@@ -284,14 +277,29 @@ def install(wanted: Plan, netlink: Netlink, journal: Journal) -> list[str]:
     return waiting
 
 
+def entries(wanted: Plan, netlink: Netlink, earlier: Sequence[Entry] = ()) -> list[Entry]:
+    """What of the plan this kernel takes and nobody else has made already: what there is to see once it is
+    installed. `earlier`: what the journal holds. Changes nothing; raises SystemFault."""
+    routes = netlink.own_routes()
+    kept: list[Entry] = list(_settings(wanted, earlier))
+    kept += [rule for rule in wanted.rules if rule.version == 4 or has_ipv6()]
+    kept += [
+        route
+        for route in wanted.routes
+        if (route.version == 4 or has_ipv6(route.interface))
+        and (route in routes or not netlink.others_route(route))
+    ]
+    return kept
+
+
 def _is_a_plans(entry: Entry) -> bool:
     """Whether `install` put it into the journal: all but the tunnel's own."""
     return not isinstance(entry, TapDevice) and not (isinstance(entry, Route) and entry.table == TABLE_MAIN)
 
 
-def _settings(wanted: Plan, journal: Journal) -> Iterator[Sysctl]:
+def _settings(wanted: Plan, entries: Sequence[Entry]) -> Iterator[Sysctl]:
     """What makes rp_filter loose on the plan's interfaces, where it is strict or was before we came."""
-    earlier = {entry.path: entry for entry in journal.entries if isinstance(entry, Sysctl)}
+    earlier = {entry.path: entry for entry in entries if isinstance(entry, Sysctl)}
     for name in wanted.loose_interfaces:
         path = _rp_filter(name)
         change = earlier.get(str(path)) or _loosening(path)

@@ -4,6 +4,7 @@
                         {"fault": "..."}             it cannot; it ends
                         {"id": 7, "tunnels": ...}    the status that was asked for
     parent -> worker    {"id": 7}                    what is your status?
+                        {"hooks": {...}}             the commands from now on
 
 Its end tells the parent that the worker is gone, whatever ended it.
 """
@@ -17,6 +18,10 @@ import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
+
+import msgspec
+
+from bondvpn.config import Hooks
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 READ_BYTES = 1 << 18
@@ -59,9 +64,15 @@ class ParentEnd:
 class WorkerEnd:
     """The worker's end, as what its server answers `bondvpn status` by; see `control.ControlSocket`."""
 
-    def __init__(self, end: socket.socket, status: Callable[[float], dict[str, Any]]) -> None:
+    def __init__(
+        self,
+        end: socket.socket,
+        status: Callable[[float], dict[str, Any]],
+        take_hooks: Callable[[Hooks], None],
+    ) -> None:
         self._socket = end
         self._status = status
+        self._take_hooks = take_hooks
 
     async def __aenter__(self) -> Self:
         """The server works: signals may come, and the parent may ask."""
@@ -80,7 +91,11 @@ class WorkerEnd:
 
     async def _serve(self, reader: asyncio.StreamReader) -> None:
         while line := await reader.readline():
-            self._writer.write(_line(json.loads(line) | self._status(time.monotonic())))
+            message = json.loads(line)
+            if "hooks" in message:
+                self._take_hooks(msgspec.convert(message["hooks"], Hooks))
+                continue
+            self._writer.write(_line(message | self._status(time.monotonic())))
             await self._writer.drain()
 
 

@@ -1,12 +1,15 @@
 """A client process: one tunnel, one socket per uplink, one server."""
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import uvloop
 
-from bondvpn.config import ClientConfig
+from bondvpn.config import ClientConfig, load_client
+from bondvpn.errors import BondvpnError
 from bondvpn.linux.cpu import has_aes
 from bondvpn.linux.journal import Journal, journal_path
 from bondvpn.linux.netlink import Netlink
@@ -14,8 +17,10 @@ from bondvpn.linux.tap import Tap
 from bondvpn.noise.handshake import NO_PRESHARED_KEY, Identity, Remote
 from bondvpn.runtime.control import ControlSocket
 from bondvpn.runtime.engine import Engine
+from bondvpn.runtime.hooks import Hooks
+from bondvpn.runtime.reload import Reply, client_changes, refusal
 from bondvpn.runtime.state import TimestampFile
-from bondvpn.runtime.tunnel import Tunnel, record_tap
+from bondvpn.runtime.tunnel import Device, Tunnel, record_tap
 from bondvpn.runtime.uplinks import Uplinks
 from bondvpn.session.initiator import Initiator
 from bondvpn.session.keypair import Keypair
@@ -33,42 +38,54 @@ def run_client(config: ClientConfig) -> int:
         journal = Journal.begin(journal_path(config.tunnel.interface), netlink)
         record_tap(config.tunnel, netlink, journal)
         try:
-            return uvloop.run(_Client(config, journal).run())
+            return uvloop.run(Client(config, journal).run())
         finally:
             for line in journal.undo(netlink):
                 log.warning("%s", line)
 
 
-class _Client:
+class Client:
     """Implements `engine.Control`."""
 
     def __init__(self, config: ClientConfig, journal: Journal) -> None:
         self._config = config
         self._journal = journal
         self._identity = Identity(config.private_key)
+        self._hooks = Hooks(config.hooks, "client")
+        self._reloading = asyncio.Lock()
 
     async def run(self) -> int:
+        """The real thing, on a TAP; the exit code. Raises SystemFault."""
+        name = self._config.tunnel.interface
+        async with self.dialling(Tap(name), self._set_up), ControlSocket(name, self.status, self.reload):
+            log.info("%s: started, %d uplinks", name, len(self._uplinks.links))
+            await self._engine.stopped.wait()
+        log.info("%s: stopped", name)
+        return self._engine.exit_code
+
+    @contextlib.asynccontextmanager
+    async def dialling(self, device: Device, set_up: Callable[[], None] | None = None) -> AsyncIterator[None]:
+        """Carry what `device` has over the uplinks while entered; `set_up` blocks, and is for the device."""
         config = self._config
         self._engine = engine = Engine(asyncio.get_running_loop())
-        self._tunnel = tunnel = Tunnel(
-            config.tunnel.interface, config.tunnel, engine, Tap(config.tunnel.interface)
-        )
+        name = config.tunnel.interface
+        self._tunnel = tunnel = Tunnel(name, config.tunnel, engine, device, self._hooks.announcer(name, name))
         engine.tunnels.append(tunnel)
         self._uplinks = uplinks = Uplinks(config, self._journal, engine, tunnel)
         try:
-            await asyncio.to_thread(self._set_up)
+            if set_up is not None:
+                await asyncio.to_thread(set_up)
             await uplinks.prepare()
             self._initiator = self._make_initiator()
+            engine.reload = self.reload
             engine.start(self)
             tunnel.start()
-            async with uplinks.running(self._initiator), ControlSocket(config.tunnel.interface, self.status):
-                log.info("%s: started, %d uplinks", tunnel.name, len(uplinks.links))
-                await engine.stopped.wait()
+            async with uplinks.running(self._initiator):
+                yield
             engine.stop()
         finally:
             uplinks.close()
-        log.info("%s: stopped", tunnel.name)
-        return engine.exit_code
+            await asyncio.to_thread(self._hooks.close)
 
     def _make_initiator(self) -> Initiator:
         ciphers = CHACHA20_POLY1305 | (AES_256_GCM if has_aes() else 0)
@@ -92,6 +109,19 @@ class _Client:
         rate = None if None in ups else float(sum(up for up in ups if up))
         with Netlink() as netlink:
             self._tunnel.configure(netlink, rate, self._identity.public)
+
+    async def reload(self) -> Reply:
+        """Read the file anew and apply what can be; look at the kernel in any case."""
+        async with self._reloading:
+            old = self._config
+            try:
+                new = await asyncio.to_thread(load_client, old.path)
+            except BondvpnError as fault:
+                return refusal(fault)
+            self._config, reply = client_changes(old, new)
+            self._hooks.commands = self._config.hooks
+            reply["faults"] += await self._uplinks.reconfigure(self._config)
+            return reply
 
     # -- Control --------------------------------------------------------------------------------
     def poll(self, now: float) -> None:

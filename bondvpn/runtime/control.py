@@ -1,4 +1,4 @@
-"""The control socket: one line of JSON in, one out. `bondvpn status` asks here."""
+"""The control socket: one line of JSON in, one out. `bondvpn status` and `bondvpn reload` ask here."""
 
 import asyncio
 import contextlib
@@ -6,13 +6,14 @@ import json
 import logging
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Self
 
 from bondvpn import __version__
 from bondvpn.errors import SystemFault
 from bondvpn.linux.journal import runtime_dir
+from bondvpn.runtime.reload import Reply
 
 log = logging.getLogger(__name__)
 
@@ -24,9 +25,12 @@ POLLED_TIMEOUT_S = 1.0  # nobody else is served meanwhile
 class ControlSocket:
     """Listens at `<runtime dir>/<name>.sock` while entered; root's only."""
 
-    def __init__(self, name: str, status: Callable[[float], dict[str, Any]]) -> None:
+    def __init__(
+        self, name: str, status: Callable[[float], dict[str, Any]], reload: Callable[[], Awaitable[Reply]]
+    ) -> None:
         self._path = runtime_dir() / f"{name}.sock"
         self._status = status
+        self._reload = reload
         self._started = time.monotonic()
 
     async def __aenter__(self) -> Self:
@@ -47,7 +51,11 @@ class ControlSocket:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, TimeoutError, ValueError):
             line = await asyncio.wait_for(reader.readline(), REQUEST_TIMEOUT_S)
-            writer.write(answer(line, self._status, self._started))
+            if _command(line) == "reload":
+                reply = _line(await self._reload())
+            else:
+                reply = answer(line, self._status, self._started)
+            writer.write(reply)
             await writer.drain()
         writer.close()
 
@@ -55,10 +63,13 @@ class ControlSocket:
 class PolledControlSocket:
     """The same for a process without an event loop: `serve` when `fileno` is readable."""
 
-    def __init__(self, name: str, status: Callable[[float], dict[str, Any]]) -> None:
+    def __init__(
+        self, name: str, status: Callable[[float], dict[str, Any]], reload: Callable[[], Reply]
+    ) -> None:
         """Listen. Raises SystemFault."""
         self._path = runtime_dir() / f"{name}.sock"
         self._status = status
+        self._reload = reload
         self._started = time.monotonic()
         self._path.unlink(missing_ok=True)  # a killed process's; a living one holds the journal
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -87,7 +98,10 @@ class PolledControlSocket:
                     if not part:
                         break
                     line += part
-                reply = answer(line, self._status, self._started)
+                if _command(line) == "reload":
+                    reply = _line(self._reload())
+                else:
+                    reply = answer(line, self._status, self._started)
                 connection.settimeout(POLLED_TIMEOUT_S)
                 connection.sendall(reply)
 
@@ -101,13 +115,20 @@ class PolledControlSocket:
 
 
 def answer(line: bytes, status: Callable[[float], dict[str, Any]], started: float) -> bytes:
-    """The reply to one request, a line too; `started`: when the process did."""
+    """The reply to a request for the status, or to nonsense, a line too; `started`: when the process did."""
+    if _command(line) != "status":
+        return _line({"error": 'expected {"command": "status"} or {"command": "reload"}'})
+    now = time.monotonic()
+    return _line({"version": __version__, "uptime_s": round(now - started, 1), **status(now)})
+
+
+def _command(line: bytes) -> str | None:
     try:
         request = json.loads(line)
     except ValueError:
-        request = None
-    reply: dict[str, Any] = {"error": 'expected {"command": "status"}'}
-    if isinstance(request, dict) and request.get("command") == "status":
-        now = time.monotonic()
-        reply = {"version": __version__, "uptime_s": round(now - started, 1), **status(now)}
+        return None
+    return request.get("command") if isinstance(request, dict) else None
+
+
+def _line(reply: dict[str, Any]) -> bytes:
     return json.dumps(reply).encode() + b"\n"

@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from bondvpn.datapath.inbound import Inbound
@@ -14,6 +14,7 @@ from bondvpn.datapath.reassembly import Reassembly
 from bondvpn.datapath.slab import SealSlab
 from bondvpn.linux.netlink import Netlink
 from bondvpn.linux.udp import UdpSocket
+from bondvpn.runtime.reload import Reply, tell
 from bondvpn.runtime.tunnel import Tunnel
 from bondvpn.session.keypair import Keypair, LaneTable
 from bondvpn.session.link import Link, Path
@@ -62,6 +63,8 @@ class Engine:
         self.control: Control
         self.stopped = asyncio.Event()
         self.exit_code = 0
+        self.reload: Callable[[], Awaitable[Reply]] | None = None
+        """What SIGHUP does; a worker of several leaves that to its parent."""
         self._reassemblies: dict[Session, Reassembly] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._armed = float("inf")
@@ -73,10 +76,19 @@ class Engine:
         self.control = control
         for number in (signal.SIGTERM, signal.SIGINT):
             self.loop.add_signal_handler(number, self.stopped.set)
+        self.loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         self.loop.set_exception_handler(self._on_bug)
         gc.collect()
         gc.freeze()  # the collector then walks only what came since
         self.control_changed()
+
+    def _on_hangup(self) -> None:
+        if self.reload is not None:
+            self._reloading = self.loop.create_task(self._reload_and_tell(self.reload))
+            self._reloading.add_done_callback(self.task_done)
+
+    async def _reload_and_tell(self, reload: Callable[[], Awaitable[Reply]]) -> None:
+        tell("SIGHUP", await reload())
 
     def _on_bug(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Whatever escapes a callback is our mistake: rather end cleanly than half live."""

@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import uvloop
 
+from bondvpn import config as config_of
 from bondvpn.config import SERVER_SOCKET, Client, ServerConfig
 from bondvpn.linux.cpu import has_aes
 from bondvpn.linux.journal import Journal, journal_path
@@ -20,6 +21,8 @@ from bondvpn.runtime.channel import WorkerEnd
 from bondvpn.runtime.control import ControlSocket
 from bondvpn.runtime.engine import Engine
 from bondvpn.runtime.handover import Handover
+from bondvpn.runtime.hooks import Hooks
+from bondvpn.runtime.reload import Reply, ServerReload
 from bondvpn.runtime.supervisor import Share, supervise
 from bondvpn.runtime.tunnel import Tunnel, record_tap
 from bondvpn.session.keypair import Keypair
@@ -40,18 +43,24 @@ def run_server(config: ServerConfig) -> int:
         for client in config.clients:
             record_tap(client.tunnel, netlink, journal)
     workers = min(config.workers, len(config.clients))
+    reload = ServerReload(config, journal)
     try:
         if workers > 1:
-            return supervise(config, workers, lambda share: uvloop.run(_worker(config, share).run()))
-        return uvloop.run(_alone(config).run())
+            return supervise(
+                config, workers, lambda share: uvloop.run(_worker(reload.config, share).run()), reload
+            )
+        return uvloop.run(_alone(config, reload).run())
     finally:
         with Netlink() as netlink:
             for line in journal.undo(netlink):
                 log.warning("%s", line)
 
 
-def _alone(config: ServerConfig) -> "_Server":
+def _alone(config: ServerConfig, reload: ServerReload) -> "_Server":
     """The one process of a server."""
+
+    async def reload_in_thread() -> Reply:
+        return await asyncio.to_thread(reload)
 
     def sockets() -> list[UdpSocket]:
         return [
@@ -60,21 +69,29 @@ def _alone(config: ServerConfig) -> "_Server":
             if has_ipv6() or not listen.ipv6
         ]
 
-    return _Server(
-        "server", config, config.clients, sockets, lambda status: ControlSocket(SERVER_SOCKET, status)
+    server = _Server(
+        "server",
+        config,
+        config.clients,
+        sockets,
+        lambda status: ControlSocket(SERVER_SOCKET, status, reload_in_thread),
     )
+    server.reload = reload_in_thread
+    reload.deliver = server.take_hooks
+    return server
 
 
 def _worker(config: ServerConfig, share: Share) -> "_Server":
     """One of several."""
-    return _Server(
+    server = _Server(
         f"worker {share.number}",
         config,
         share.clients,
         lambda: share.sockets,
-        lambda status: WorkerEnd(share.parent, status),
+        lambda status: WorkerEnd(share.parent, status, server.take_hooks),
         share,
     )
+    return server
 
 
 class _Server:
@@ -97,6 +114,12 @@ class _Server:
         self._status_served = status_served
         self._share = share
         self._peers: list[ClientPeer] = []
+        self._hooks = Hooks(config.hooks, "server")
+        self.reload: Callable[[], Awaitable[Reply]] | None = None
+
+    def take_hooks(self, commands: config_of.Hooks) -> None:
+        """Run these from now on."""
+        self._hooks.commands = commands
 
     async def run(self) -> int:
         share = self._share
@@ -106,7 +129,9 @@ class _Server:
             workers=share.workers if share is not None else 1,
         )
         for client in self._clients:
-            tunnel = Tunnel(client.name, client.tunnel, engine, Tap(client.tunnel.interface))
+            interface = client.tunnel.interface
+            announcer = self._hooks.announcer(client.name, interface)
+            tunnel = Tunnel(client.name, client.tunnel, engine, Tap(interface), announcer)
             engine.tunnels.append(tunnel)
             preshared_key = client.preshared_key or NO_PRESHARED_KEY
             self._peers.append(
@@ -123,6 +148,7 @@ class _Server:
             drops=engine.drops,
             elsewhere=share.handover if share is not None else None,
         )
+        engine.reload = self.reload
         engine.start(self)
         for tunnel in engine.tunnels:
             tunnel.start()
@@ -138,6 +164,7 @@ class _Server:
         for socket in sockets:
             engine.unwatch_socket(socket)
             socket.close()
+        await asyncio.to_thread(self._hooks.close)
         log.info("%s: stopped", self._name)
         return engine.exit_code
 

@@ -15,11 +15,16 @@ STATE_DIR = "/var/lib/bondvpn"
 TIMESTAMP_LEN = 12
 
 
-class TimestampFile:
+def timestamp_path(name: str) -> Path:
     """`<state dir>/<name>.timestamp`; the state directory is $BONDVPN_STATE_DIR or STATE_DIR."""
+    return Path(os.environ.get("BONDVPN_STATE_DIR", STATE_DIR)) / f"{name}.timestamp"
+
+
+class TimestampFile:
+    """The last handshake's timestamp, kept at `timestamp_path`."""
 
     def __init__(self, name: str) -> None:
-        self._path = Path(os.environ.get("BONDVPN_STATE_DIR", STATE_DIR)) / f"{name}.timestamp"
+        self._path = timestamp_path(name)
         self._last: bytes | None = None
         self._warned = False
         with contextlib.suppress(OSError):

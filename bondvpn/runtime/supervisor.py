@@ -20,7 +20,9 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, NoReturn
 
-from bondvpn.config import SERVER_SOCKET, Client, ServerConfig
+import msgspec
+
+from bondvpn.config import SERVER_SOCKET, Client, Hooks, ServerConfig
 from bondvpn.errors import SystemFault
 from bondvpn.linux import process
 from bondvpn.linux.policy import has_ipv6
@@ -30,6 +32,7 @@ from bondvpn.runtime import status
 from bondvpn.runtime.channel import SIGNALS, ParentEnd, report_fault
 from bondvpn.runtime.control import PolledControlSocket
 from bondvpn.runtime.handover import Handover, Inbox
+from bondvpn.runtime.reload import ServerReload, tell
 from bondvpn.wire import transport
 
 log = logging.getLogger(__name__)
@@ -77,12 +80,12 @@ class _Worker:
         return self.channel is not None
 
 
-def supervise(config: ServerConfig, workers: int, work: Callable[[Share], int]) -> int:
-    """Run `work` in that many processes until SIGTERM or SIGINT; the exit code.
+def supervise(config: ServerConfig, workers: int, work: Callable[[Share], int], reload: ServerReload) -> int:
+    """Run `work` in that many processes until SIGTERM or SIGINT; the exit code. SIGHUP does `reload`.
 
     Raises SystemFault when they cannot start.
     """
-    supervisor = _Supervisor(config, workers, work)
+    supervisor = _Supervisor(config, workers, work, reload)
     try:
         return supervisor.run()
     finally:
@@ -90,8 +93,13 @@ def supervise(config: ServerConfig, workers: int, work: Callable[[Share], int]) 
 
 
 class _Supervisor:
-    def __init__(self, config: ServerConfig, workers: int, work: Callable[[Share], int]) -> None:
+    def __init__(
+        self, config: ServerConfig, workers: int, work: Callable[[Share], int], reload: ServerReload
+    ) -> None:
         self._config = config
+        self._reload = reload
+        self._reload.deliver = self._deliver
+        self._hung_up = False
         self._work = work
         self._workers = [_Worker(number, config.clients[number::workers]) for number in range(workers)]
         self._selector = selectors.DefaultSelector()
@@ -112,6 +120,7 @@ class _Supervisor:
         signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
         for number in SIGNALS:
             signal.signal(number, self._on_signal)
+        signal.signal(signal.SIGHUP, self._on_hangup)
         self._groups = [
             bind_group(
                 (listen.host, listen.port), ipv6=listen.ipv6, steering=STEERING, workers=len(self._workers)
@@ -175,8 +184,19 @@ class _Supervisor:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._stopping = True
 
+    def _on_hangup(self, number: int, frame: FrameType | None) -> None:
+        self._hung_up = True
+
     def _on_wake(self) -> None:
         self._woken.recv(4096)
+        if self._hung_up:
+            self._hung_up = False
+            tell("SIGHUP", self._reload())
+
+    def _deliver(self, hooks: Hooks) -> None:
+        for worker in self._workers:
+            if worker.channel is not None:
+                worker.channel.send({"hooks": msgspec.to_builtins(hooks)})
 
     # -- workers --------------------------------------------------------------------------------
     def _spawn(self, worker: _Worker) -> None:
@@ -203,6 +223,7 @@ class _Supervisor:
             signal.set_wakeup_fd(-1)
             for number in SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the parent's to answer
             self._close_others(worker)
             sockets = [group[worker.number] for group in self._groups]
             others = {
@@ -262,7 +283,7 @@ class _Supervisor:
     def _ready(self, worker: _Worker) -> None:
         worker.ready = True
         if self._control is None and all(one.ready for one in self._workers):
-            self._control = PolledControlSocket(SERVER_SOCKET, self._status)
+            self._control = PolledControlSocket(SERVER_SOCKET, self._status, self._reload)
             self._selector.register(self._control, selectors.EVENT_READ, self._control.serve)
             log.info(
                 "server: started, %d clients in %d workers", len(self._config.clients), len(self._workers)

@@ -19,6 +19,7 @@ from bondvpn.datapath.slab import CHUNK_MAX_BYTES, SealSlab, chunk_capacity, run
 from bondvpn.datapath.train import FrameSource
 from bondvpn.linux.journal import Journal, TapDevice
 from bondvpn.linux.netlink import Netlink, tunnel_routes
+from bondvpn.runtime.hooks import Announcer
 from bondvpn.session.link import Link
 from bondvpn.session.session import Session
 from bondvpn.stats import Drops
@@ -99,7 +100,16 @@ class _Rates:
 class Tunnel:
     """Implements the observers of session and links."""
 
-    def __init__(self, name: str, settings: config.Tunnel, host: Host, tap: Device) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: config.Tunnel,
+        host: Host,
+        tap: Device,
+        announcer: Announcer | None = None,
+    ) -> None:
+        """`announcer` is told which links are active whenever that may have changed."""
+        self._announcer = announcer
         self.name = name
         self.settings = settings
         self.session: Session | None = None
@@ -250,6 +260,8 @@ class Tunnel:
             self.since = now
             self._scheduler.set_lines([])
             self._read(True)  # to drop what comes
+            if self._announcer is not None:
+                self._announcer.links([], reason)
             log.log(
                 logging.INFO if self._stopping else logging.WARNING, "%s: session down: %s", self.name, reason
             )
@@ -322,6 +334,8 @@ class Tunnel:
     def _refresh(self, now: float) -> None:
         if self.session is None:
             return
+        if self._announcer is not None:
+            self._announcer.links(self.session.links.values())
         links = self.session.carrying
         self._scheduler.set_lines(links)
         spread = self._scheduler.spread

@@ -26,6 +26,7 @@ from bondvpn.linux.udp import UdpSocket
 from bondvpn.linux.watch import Watch
 from bondvpn.runtime.endpoints import Endpoints, Target
 from bondvpn.runtime.engine import Engine
+from bondvpn.runtime.reload import move_routes
 from bondvpn.runtime.tunnel import Tunnel
 from bondvpn.session.initiator import Initiator
 from bondvpn.session.keypair import MAX_LANES
@@ -140,6 +141,28 @@ class Uplinks:
                 await asyncio.gather(*tasks, return_exceptions=True)
                 loop.remove_reader(watch.fileno())
 
+    async def reconfigure(self, config: ClientConfig) -> list[str]:
+        """Go on with another configuration; what of it could not be done. Lines it does not change stay."""
+        old, self._config = self._config, config
+        faults: list[str] = []
+        if old.tunnel.routes != config.tunnel.routes:
+            faults += await self._engine.loop.run_in_executor(self._thread, self._move_routes, old, config)
+        if old.server.endpoints != config.server.endpoints:
+            self._endpoints = Endpoints(config.server.endpoints)
+            await self._endpoints.resolve()
+            for line in self._lines.values():
+                if line.target not in self._endpoints.targets:
+                    self._unbind(line, "the server's endpoints were changed")
+        try:
+            self._adopt(await self._in_thread())
+        except SystemFault as fault:
+            faults.append(str(fault))
+        return faults
+
+    def _move_routes(self, old: ClientConfig, new: ClientConfig) -> list[str]:
+        with Netlink() as netlink:
+            return move_routes(old.tunnel, new.tunnel, netlink, self._journal)
+
     def close(self) -> None:
         """Close the sockets; when this returns nothing changes the kernel any more."""
         for line in self._lines.values():
@@ -193,6 +216,9 @@ class Uplinks:
         for name, binding in named.items():
             line = self._lines.get(name) or self._add(binding.uplink)
             line.binding = binding
+            if line.uplink != binding.uplink:
+                self._unbind(line, "its configuration changed")
+                self._settle(line, binding.uplink)
             if line.place is not None:
                 place = _place(binding, line.leg())
                 if place is None:
@@ -217,11 +243,16 @@ class Uplinks:
         else:
             link = self.links[number] = Link(number, uplink.name, self._tunnel, self._tunnel.drops)
         link.name = uplink.name
-        link.tier = uplink.tier
-        link.receive_rate_bps = uplink.down_bps or 0
-        link.set_send_rate(uplink.up_bps or 0)
         line = self._lines[uplink.name] = _Line(uplink, link)
+        self._settle(line, uplink)
         return line
+
+    def _settle(self, line: _Line, uplink: Uplink) -> None:
+        """What the configuration says of the line; the server hears of it when the link joins."""
+        line.uplink = uplink
+        line.link.tier = uplink.tier
+        line.link.receive_rate_bps = uplink.down_bps or 0
+        line.link.set_send_rate(uplink.up_bps or 0)
 
     def _unbind(self, line: _Line, reason: str) -> None:
         session = self.initiator.session if self.initiator is not None else None

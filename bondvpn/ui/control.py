@@ -57,6 +57,21 @@ def ask(path: Path, command: str, timeout_s: float = TIMEOUT_S) -> dict[str, Any
     return reply
 
 
+def ask_all(
+    command: str, interface: str | None = None, timeout_s: float = TIMEOUT_S
+) -> dict[str, dict[str, Any]]:
+    """Every running process's reply by the process's name, or that of `interface` ("server": the server).
+
+    Raises SystemFault when none runs.
+    """
+    paths = socket_paths() if interface is None else [socket_path(interface)]
+    found = {path.stem: reply for path in paths if (reply := ask(path, command, timeout_s)) is not None}
+    if not found:
+        whose = "no bondvpn" if interface is None else f"no bondvpn on {interface}"
+        raise SystemFault(f"{whose} is running (looked in {runtime_dir()})")
+    return found
+
+
 def remove_stale(name: str) -> None:
     """Remove the socket file that a killed process left."""
     path = socket_path(name)

@@ -8,8 +8,6 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from bondvpn.errors import SystemFault
-from bondvpn.linux.journal import runtime_dir
 from bondvpn.ui import control
 
 Status = Mapping[str, Any]
@@ -32,12 +30,7 @@ def collect(interface: str | None = None) -> list[dict[str, Any]]:
 
     Raises SystemFault when none runs.
     """
-    paths = control.socket_paths() if interface is None else [control.socket_path(interface)]
-    found = [reply for path in paths if (reply := control.ask(path, "status")) is not None]
-    if not found:
-        whose = "no bondvpn" if interface is None else f"no bondvpn on {interface}"
-        raise SystemFault(f"{whose} is running (looked in {runtime_dir()})")
-    return found
+    return list(control.ask_all("status", interface).values())
 
 
 def as_json(found: Sequence[Status]) -> str:

@@ -29,6 +29,13 @@ def status(now: float) -> dict[str, Any]:
     return {"role": "client", "tunnels": []}
 
 
+RELOADED = {"applied": ["uplink dsl: up"], "restart": [], "faults": []}
+
+
+async def reload() -> dict[str, Any]:
+    return RELOADED
+
+
 async def ask(path: Path, request: bytes) -> bytes:
     reader, writer = await asyncio.open_unix_connection(path)
     writer.write(request)
@@ -42,7 +49,7 @@ async def ask(path: Path, request: bytes) -> bytes:
 
 def serve(directory: Path, use: Callable[[Path], Awaitable[Any]], answer: Any = status) -> Any:
     async def run() -> Any:
-        async with ControlSocket("bond0", answer):
+        async with ControlSocket("bond0", answer, reload):
             return await use(directory / "bond0.sock")
 
     return asyncio.run(run())
@@ -57,13 +64,19 @@ def test_status_is_answered_in_one_line(directory: Path) -> None:
     assert told == {"version": __version__, "role": "client", "tunnels": []}
 
 
+def test_a_reload_is_done_and_told(directory: Path) -> None:
+    assert json.loads(serve(directory, lambda path: ask(path, b'{"command": "reload"}\n'))) == RELOADED
+    (answer,) = polled(directory, b'{"command": "reload"}\n')
+    assert json.loads(answer) == RELOADED
+
+
 @pytest.mark.parametrize(
     "request_",
     [b"\n", b"", b"{}\n", b"[]\n", b"null\n", b"nonsense\n", b'{"command": "stop"}\n', b"\xff\xfe\n"],
 )
 def test_anything_else_is_told_what_is_expected(directory: Path, request_: bytes) -> None:
     answer = serve(directory, lambda path: ask(path, request_))
-    assert json.loads(answer) == {"error": 'expected {"command": "status"}'}
+    assert json.loads(answer) == {"error": 'expected {"command": "status"} or {"command": "reload"}'}
 
 
 def test_a_request_without_end_is_cut_off(directory: Path) -> None:
@@ -116,7 +129,7 @@ def test_a_directory_that_is_not_there_is_a_fault(directory: Path, monkeypatch: 
 # -- without an event loop --------------------------------------------------------------------------
 def polled(directory: Path, *requests: bytes, end: bool = False) -> list[bytes]:
     """The answers, each request on a connection of its own; `end`: nothing more comes after it."""
-    served = PolledControlSocket("server", status)
+    served = PolledControlSocket("server", status, lambda: RELOADED)
     assert (directory / "server.sock").stat().st_mode & 0o777 == 0o600
     answers = []
 
@@ -146,7 +159,7 @@ def test_the_polled_one_answers_alike(directory: Path) -> None:
     told = json.loads(good)
     assert told.pop("uptime_s") >= 0
     assert told == {"version": __version__, "role": "client", "tunnels": []}
-    assert json.loads(bad) == {"error": 'expected {"command": "status"}'}
+    assert json.loads(bad) == {"error": 'expected {"command": "status"} or {"command": "reload"}'}
     assert all(answer.endswith(b"\n") and answer.count(b"\n") == 1 for answer in (good, bad))
 
 
@@ -167,4 +180,4 @@ def test_the_polled_one_in_a_directory_that_is_not_there(
 ) -> None:
     monkeypatch.setenv("BONDVPN_RUNTIME_DIR", str(directory / "missing"))
     with pytest.raises(SystemFault, match=r"cannot listen on .*missing/server\.sock"):
-        PolledControlSocket("server", status)
+        PolledControlSocket("server", status, lambda: RELOADED)
