@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-CONTRIB = Path(__file__).parent.parent / "contrib"
-PPP = CONTRIB / "ppp/ip-up.d/bondvpn"
-IFUP = CONTRIB / "network/if-up.d/bondvpn"
-DISPATCHER = CONTRIB / "NetworkManager/dispatcher.d/50-bondvpn"
+SAMPLES = Path(__file__).parent.parent / "docs" / "samples"
+PPP = SAMPLES / "ppp/ip-up.d/bondvpn"
+IFUP = SAMPLES / "network/if-up.d/bondvpn"
+DISPATCHER = SAMPLES / "NetworkManager/dispatcher.d/50-bondvpn"
 
 
 @pytest.mark.parametrize(
