@@ -42,10 +42,9 @@ TABLE_FIRST = 0x1189
 PRIORITY_MARK = 11890
 PRIORITY_SOURCE_DIRECT = 11891
 PRIORITY_SOURCE = 11892
-RP_FILTER_STRICT, RP_FILTER_LOOSE = (
-    1,
-    2,
-)  # linux ip-sysctl.rst; the larger of `all` and the interface's counts
+# linux ip-sysctl.rst; the larger of `all` and the interface's counts
+RP_FILTER_STRICT = 1
+RP_FILTER_LOOSE = 2
 
 
 @dataclass(frozen=True, slots=True)
