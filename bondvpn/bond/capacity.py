@@ -17,8 +17,8 @@ nothing about its rate.
                           and moved meanwhile: somebody else fills it
     CONTENDED  STEADY     the queue was short again in a round
 
-A queue that stayed high and did *not* move is no queue: the route has become longer, and its delay is the new
-base. STARTUP doubles the window each round; what it overshoots by and loses is not held against the line. In
+A queue that stays high and does *not* move as the window shrinks is none: the route has become longer, and
+its delay is the new base. STARTUP doubles the window each round; what it overshoots by and loses is not held against the line. In
 CONTENDED a short queue is not ours to have: the window grows by a datagram a round and shrinks by 30 % with a
 loss, as TCP's would (RFC 5681, RFC 9438).
 
@@ -83,7 +83,8 @@ CAREFUL_S = 5.0
 NEAR_LOSSY = 0.85  # of the window that lost: below it growth is as ever (as BBRv3's inflight_hi)
 GROW_CAREFUL = 1.001
 SUSPECT_ROUNDS = 12
-STEADY_QUEUE_S = 0.002  # what a queue moves less than is none
+STEADY_QUEUE_S = 0.002  # what a queue moves less than is none ...
+ROUTE_ROUNDS, ROUTE_WINDOWS = 6, 1.5  # ... in so many rounds, while the window shrank so much
 CONTENDED_BETA = 0.7  # RFC 9438, 4.6
 BASE_KEEP_S = 10.0  # as BBR's min_rtt: routes change
 DATAGRAM_KEEP_S = 3.0  # longer than it takes to tell a longer route from a queue
@@ -157,7 +158,8 @@ class Capacity:
         self._came = self._lost = 0  # in the present loss sample
         self._round_came = self._round_lost = 0
         self._base_loss = 0.0
-        self._suspect: list[float] = []  # queue delays of the rounds in which nothing helped
+        # (queue delay, window) of the rounds in which nothing helped
+        self._suspect: deque[tuple[float, float]] = deque(maxlen=SUSPECT_ROUNDS)
         self._window_before = self.window
 
     # -- what the scheduler asks ----------------------------------------------------------------
@@ -427,17 +429,18 @@ class Capacity:
 
     def _suspect_contention(self, queue: float, high: bool, now: float) -> None:
         """Is it our queue at all? Nothing we did made it shorter."""
-        if not high or self._correction > CORRECTION_MIN:
+        if not high or not (self._limited or self._held):
             self._suspect.clear()
             return
-        self._suspect.append(queue)
-        if len(self._suspect) < SUSPECT_ROUNDS:
-            return
-        moved = max(self._suspect) - min(self._suspect)
-        if moved < STEADY_QUEUE_S and self._last_delay is not None:
-            self._base_delay.restart(self._last_delay, now)
+        self._suspect.append((queue, self.window))
+        queues, windows = zip(*self._suspect, strict=True)
+        still = max(queues) - min(queues) < STEADY_QUEUE_S
+        if still and len(queues) >= ROUTE_ROUNDS and max(windows) > ROUTE_WINDOWS * min(windows):
+            self._base_delay.restart(self._base_delay.value + min(queues), now)
             self._base_rtt.restart(self.srtt_s, now)
             self._queues.clear()
+        elif len(queues) < SUSPECT_ROUNDS or self._correction > CORRECTION_MIN:
+            return
         else:
             self.phase = Phase.CONTENDED
             self.window = max(self.window, self._window_before)
