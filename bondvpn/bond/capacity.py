@@ -18,9 +18,9 @@ nothing about its rate.
     CONTENDED  STEADY     the queue was short again in a round
 
 A queue that stays high and does *not* move as the window shrinks is none: the route has become longer, and
-its delay is the new base. STARTUP doubles the window each round; what it overshoots by and loses is not held against the line. In
-CONTENDED a short queue is not ours to have: the window grows by a datagram a round and shrinks by 30 % with a
-loss, as TCP's would (RFC 5681, RFC 9438).
+its delay is the new base. STARTUP doubles the window each round; what it overshoots by and loses is not held
+against the line. In CONTENDED a short queue is not ours to have: the window grows by a datagram a round and
+shrinks by 30 % with a loss, as TCP's would (RFC 5681, RFC 9438).
 
 The base is the smallest delay of the last BASE_KEEP_S. A queue that is kept for so long would become part of
 it, so a line whose queue was never short for DRAIN_AFTER_S is drained for a round.
