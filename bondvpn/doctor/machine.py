@@ -6,7 +6,6 @@ import platform
 import re
 import socket
 import stat
-import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,13 +16,13 @@ from bondvpn.errors import SystemFault
 from bondvpn.linux import ethtool
 from bondvpn.linux.tap import Tap
 from bondvpn.linux.udp import SOL_UDP, UDP_GRO, UDP_SEGMENT, UdpSocket
+from bondvpn.noise.timestamp import unix_seconds
 
 DEVICE = Path("/dev/net/tun")
 TUN_NUMBERS = (10, 200)  # Documentation/admin-guide/devices.txt
 KERNEL_MIN = (5, 0)  # UDP_GRO
 CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}  # linux/capability.h
 CLOCK_MIN_S = 1_735_689_600  # 2025: no bondvpn is older
-STAMP_LEN, TAI64_EPOCH = 12, 1 << 62
 CLOCK_SLACK_S = 60.0
 
 
@@ -105,10 +104,9 @@ def clock(state: Path, now_s: float | None = None) -> Finding:
     mend = "timedatectl set-ntp true"
     if now_s < CLOCK_MIN_S:
         return Finding("clock", "system", time.strftime("says %Y-%m-%d", time.gmtime(now_s)), mend)
-    with contextlib.suppress(OSError, struct.error):
-        data = state.read_bytes()
-        ahead_s = struct.unpack(">Q", data[:8])[0] - TAI64_EPOCH - now_s
-        if len(data) == STAMP_LEN and ahead_s > CLOCK_SLACK_S:
+    with contextlib.suppress(OSError, ValueError):
+        ahead_s = unix_seconds(state.read_bytes()) - now_s
+        if ahead_s > CLOCK_SLACK_S:
             found = f"is {ahead_s:.0f} s behind the last handshake: the clock was set back, or was wrong then"
             return Finding("clock", "system", found, mend)
     return Finding("clock", "system", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now_s)))

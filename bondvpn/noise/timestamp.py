@@ -27,11 +27,22 @@ def tai64n(unix_seconds: float, last: bytes | None) -> bytes:
     return stamp if last is None else max(stamp, _successor(last))
 
 
-def _successor(stamp: bytes) -> bytes:
+def unix_seconds(stamp: bytes) -> float:
+    """When a stamp was made. Raises ValueError when it is none."""
+    seconds, nanoseconds = _parse(stamp)
+    return seconds - _EPOCH_S + nanoseconds / _NS_PER_S
+
+
+def _parse(stamp: bytes) -> tuple[int, int]:
     if len(stamp) != TIMESTAMP_LEN:
         raise ValueError(f"timestamp: {TIMESTAMP_LEN} bytes expected, got {len(stamp)}")
     seconds, nanoseconds = _LAYOUT.unpack(stamp)
     if seconds >= _END_S - 1 or nanoseconds >= _NS_PER_S:
         raise ValueError(f"timestamp: {stamp.hex()} is no TAI64N label")
+    return seconds, nanoseconds
+
+
+def _successor(stamp: bytes) -> bytes:
+    seconds, nanoseconds = _parse(stamp)
     carry, nanoseconds = divmod(nanoseconds + 1, _NS_PER_S)
     return _LAYOUT.pack(seconds + carry, nanoseconds)

@@ -8,11 +8,11 @@ import time
 from pathlib import Path
 
 from bondvpn.noise.timestamp import tai64n
+from bondvpn.wire.handshake import TIMESTAMP_LEN
 
 log = logging.getLogger(__name__)
 
 STATE_DIR = "/var/lib/bondvpn"
-TIMESTAMP_LEN = 12
 
 
 def timestamp_path(name: str) -> Path:

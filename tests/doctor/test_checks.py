@@ -2,7 +2,6 @@
 
 import base64
 import os
-import struct
 from dataclasses import replace
 from ipaddress import ip_interface
 from pathlib import Path
@@ -14,6 +13,7 @@ from bondvpn.doctor import files, lines, machine, plan
 from bondvpn.doctor.finding import Finding
 from bondvpn.linux import ethtool, policy
 from bondvpn.linux.policy import Binding, Leg
+from bondvpn.noise.timestamp import tai64n
 from bondvpn.runtime.trial import Tried
 from bondvpn.values import Endpoint
 
@@ -62,7 +62,7 @@ def test_effective_capabilities_are_the_processs() -> None:
 
 
 def _stamp(path: Path, seconds: float) -> Path:
-    path.write_bytes(struct.pack(">QI", (1 << 62) + int(seconds), 0))
+    path.write_bytes(tai64n(seconds, None))
     return path
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from bondvpn.runtime import state
-from bondvpn.runtime.state import TIMESTAMP_LEN, TimestampFile
+from bondvpn.runtime.state import TimestampFile
+from bondvpn.wire.handshake import TIMESTAMP_LEN
 
 
 @pytest.fixture(autouse=True)
