@@ -6,10 +6,11 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import Any, get_args
 
 from bondvpn.config import Hooks
 from bondvpn.doctor.finding import Finding
+from bondvpn.runtime.hooks import Event
 
 _OTHERS = 0o077
 
@@ -46,7 +47,7 @@ def _key_files(table: Any) -> Iterator[str]:
 
 def hooks(commands: Hooks) -> Iterator[Finding]:
     """The hooks' programs are there and can be run."""
-    for event in ("up", "down", "link_up", "link_down"):
+    for event in get_args(Event):
         argv: tuple[str, ...] = getattr(commands, event)
         if not argv:
             continue

@@ -9,7 +9,7 @@ from bondvpn.config import ClientConfig
 from bondvpn.doctor.finding import Finding
 from bondvpn.errors import SystemFault
 from bondvpn.linux import commands, journal, policy
-from bondvpn.linux.journal import Entry, Sysctl, journal_path, tables_taken
+from bondvpn.linux.journal import Entry, Sysctl, journal_path
 from bondvpn.linux.netlink import Netlink, Route, Rule, tunnel_routes
 
 Status = Mapping[str, Any]
@@ -38,8 +38,7 @@ def of(settings: ClientConfig, status: Status | None, netlink: Netlink) -> polic
     for link in _links(status):
         if link.get("table") is not None and link["name"] not in configured:
             numbers[link["name"]] = link["table"]
-    taken = tables_taken(journal_path(settings.tunnel.interface))
-    return policy.plan(settings.uplinks, policy.survey(settings.uplinks, netlink), taken, numbers)
+    return policy.plan_here(settings.tunnel.interface, settings.uplinks, netlink, numbers)
 
 
 def _links(status: Status | None) -> Sequence[Status]:

@@ -13,7 +13,7 @@ _PROC_SYS = "/proc/sys/"
 def device(settings: config.Tunnel) -> Iterator[str]:
     """The TAP with its addresses, up."""
     name = settings.interface
-    yield f"ip tuntap add dev {name} mode tap vnet_hdr"
+    yield entry(TapDevice(interface=name))
     yield f"ip link set dev {name} mtu {settings.mtu}"
     for address in settings.address:
         nodad = " nodad" if address.version == 6 else ""

@@ -33,7 +33,7 @@ from pathlib import Path
 
 from bondvpn.config import MAX_UPLINKS, Uplink
 from bondvpn.errors import SystemFault
-from bondvpn.linux.journal import Entry, Journal, Sysctl, TapDevice
+from bondvpn.linux.journal import Entry, Journal, Sysctl, TapDevice, journal_path, tables_taken
 from bondvpn.linux.netlink import TABLE_MAIN, Netlink, Route, Rule
 from bondvpn.linux.network import Interface, Network
 from bondvpn.values import IPAddress
@@ -134,6 +134,14 @@ def plan(
             ruled.update(sources)
             rules += _rules(leg.version, binding.table, binding.mark, [str(one) for one in sources])
     return Plan(tuple(bindings), tuple(routes), tuple(rules), tuple(loose), numbered)
+
+
+def plan_here(
+    interface: str, uplinks: Sequence[Uplink], netlink: Netlink, numbers: Mapping[str, int] | None = None
+) -> Plan:
+    """The plan for this machine as it is now and the process with that tunnel. Raises SystemFault."""
+    taken = tables_taken(journal_path(interface))
+    return plan(uplinks, survey(uplinks, netlink), taken, numbers)
 
 
 def _lines(uplinks: Sequence[Uplink], network: Network) -> list[Uplink]:

@@ -19,7 +19,7 @@ from typing import Any
 from bondvpn.config import ClientConfig, Uplink
 from bondvpn.errors import SystemFault
 from bondvpn.linux import policy
-from bondvpn.linux.journal import Journal, journal_path, tables_taken
+from bondvpn.linux.journal import Journal
 from bondvpn.linux.netlink import Netlink
 from bondvpn.linux.policy import Binding, Leg, Plan
 from bondvpn.linux.udp import UdpSocket
@@ -196,10 +196,9 @@ class Uplinks:
 
     def _install(self) -> tuple[Plan, list[str]]:
         """Survey, plan, install; blocks."""
-        uplinks = self._config.uplinks
-        taken = tables_taken(journal_path(self._config.tunnel.interface))
+        config = self._config
         with Netlink() as netlink:
-            plan = policy.plan(uplinks, policy.survey(uplinks, netlink), taken, self._plan.numbers)
+            plan = policy.plan_here(config.tunnel.interface, config.uplinks, netlink, self._plan.numbers)
             return plan, policy.install(plan, netlink, self._journal)
 
     def _adopt(self, done: tuple[Plan, list[str]]) -> None:

@@ -7,15 +7,14 @@ from collections.abc import Iterator, Sequence
 
 from bondvpn.config import ClientConfig, ServerConfig, Tunnel
 from bondvpn.linux import commands, policy
-from bondvpn.linux.journal import Entry, journal_path, tables_taken
+from bondvpn.linux.journal import Entry
 from bondvpn.linux.netlink import Netlink, Route, tunnel_routes
 
 
 def client(config: ClientConfig) -> Iterator[str]:
     """A client's, line by line; what cannot be now, and why, as comments."""
     with Netlink() as netlink:
-        taken = tables_taken(journal_path(config.tunnel.interface))
-        plan = policy.plan(config.uplinks, policy.survey(config.uplinks, netlink), taken)
+        plan = policy.plan_here(config.tunnel.interface, config.uplinks, netlink)
         yield f"# {config.tunnel.interface}"
         yield from _tunnel(config.tunnel, netlink)
         for binding in plan.bindings:
