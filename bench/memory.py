@@ -120,9 +120,7 @@ def growth(curve: list[plot.Point]) -> float:
 
 
 @contextlib.contextmanager
-def _load(
-    contenders: list[Contender], seconds: float
-) -> Iterator[Callable[[], AbstractContextManager[None]]]:
+def _load(contenders: list[Contender], seconds: float) -> Iterator[Pause]:
     """Flows through each, one after the other, for that long; leaving waits for them. Yields what makes all
     of them pause after their present flow."""
     turn, flows = threading.Lock(), [threading.Lock() for _ in contenders]

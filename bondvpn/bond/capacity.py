@@ -150,7 +150,6 @@ class Capacity:
         self._rates: deque[tuple[float, float]] = deque()  # (when, delivered in a limited round)
         self._queues: deque[tuple[float, float]] = deque()  # (when, queue delay)
         self._last_delay: float | None = None
-        self._drained = False  # in the round before
         self._blind = 0  # rounds in which the queue is short because it was drained
         self._short_at = inf  # when the queue was last seen short
         self._startup_rate = 0.0
@@ -401,6 +400,7 @@ class Capacity:
         if not largest:
             return
         aim = self.queue_aim_s
+        drained = self._drained
         if self._blind:
             self._blind -= 1
         elif queue > QUEUE_HIGH * aim:
@@ -416,16 +416,19 @@ class Capacity:
         if now - self._short_at > DRAIN_AFTER_S:
             self._short_at = now
             self.window = DRAIN * largest * self.base_rtt_s
-            self._drained = True
             self._blind = DRAIN_ROUNDS
             return
         target = self._target(largest) * self._correction
         if target < self.window:
-            if (self._limited and queue >= aim) or queue > 2 * aim or self._drained:
+            if (self._limited and queue >= aim) or queue > 2 * aim or drained:
                 self.window += (target - self.window) / 2
-        elif self._limited or self._held or self._drained:
-            self.window = target if self._drained else min(target, self.window * STEP_MAX)
-        self._drained = False
+        elif self._limited or self._held or drained:
+            self.window = target if drained else min(target, self.window * STEP_MAX)
+
+    @property
+    def _drained(self) -> bool:
+        """Whether the round before was one of draining."""
+        return self._blind == DRAIN_ROUNDS
 
     def _suspect_contention(self, queue: float, high: bool, now: float) -> None:
         """Is it our queue at all? Nothing we did made it shorter."""

@@ -153,9 +153,6 @@ class _Trial(Client):
             links = [link for link in self._links() if link.path is not None]
             if links and all(_known(link) for link in links):
                 return
-            silent = [link for link in links if not link.active]
-            if clock() - started > ANSWER_S and (not links or silent == links):
-                return
             if clock() - started > ANSWER_S and all(_known(link) for link in links if link.active):
                 return
             await asyncio.sleep(LOOK_S)
