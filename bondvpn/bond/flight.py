@@ -32,6 +32,9 @@ class Outcome(NamedTuple, Generic[T]):
     lost_count: int
     sent_at: float | None
     """When the datagram with the report's highest counter left; None if it was not under way here."""
+    came_largest: int
+    lost_largest: int
+    """Size of the largest datagram that came and that was lost; 0 if none."""
 
 
 class _Run(Generic[T]):
@@ -98,7 +101,7 @@ class Flight(Generic[T]):
     def report(self, highest: int, gaps: Sequence[tuple[int, int]], spoken_for: int) -> Outcome[T]:
         """All counters from `highest - spoken_for + 1` to `highest` came but the gaps: `gaps` holds
         (distance of its last counter below `highest`, counters), newest first."""
-        outcome: Outcome[T] = Outcome([], [], 0, 0, None)
+        outcome: Outcome[T] = Outcome([], [], 0, 0, None, 0, 0)
         runs = self._runs
         if not runs or runs[0].first > highest:
             return outcome
@@ -107,7 +110,7 @@ class Flight(Generic[T]):
         floor = highest - spoken_for
         newest = self._sent_at(highest)
         kept: list[_Run[T]] = []
-        came_count = lost_count = 0
+        came_count = lost_count = came_largest = lost_largest = 0
         sent_at: float | None = None
         while runs and runs[0].first <= highest:
             run = runs.popleft()
@@ -116,6 +119,7 @@ class Flight(Generic[T]):
             if whole and not any(first < end and last >= run.first for first, last in missing):
                 came.append(Piece(run.load, run.start, run.count))
                 came_count += run.count
+                came_largest = max(came_largest, run.size)
                 self.in_flight -= run.count * run.size
                 if end - 1 == highest:
                     sent_at = run.sent_at
@@ -126,17 +130,19 @@ class Flight(Generic[T]):
                 if arrived:
                     came.append(piece)
                     came_count += count
+                    came_largest = max(came_largest, run.size)
                     if last == highest:
                         sent_at = run.sent_at
                 elif last <= highest - REORDER or (last < highest and newest - run.sent_at >= REORDER_S):
                     lost.append(piece)
                     lost_count += count
+                    lost_largest = max(lost_largest, run.size)
                 else:
                     kept.append(_Run(first, count, run.size, run.sent_at, run.load, piece.start))
                     continue
                 self.in_flight -= count * run.size
         runs.extendleft(reversed(kept))
-        return Outcome(came, lost, came_count, lost_count, sent_at)
+        return Outcome(came, lost, came_count, lost_count, sent_at, came_largest, lost_largest)
 
     def _sent_at(self, counter: int) -> float:
         """When the run that holds `counter` left, or the last before it."""

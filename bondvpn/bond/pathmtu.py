@@ -10,6 +10,8 @@ also get better.
     complete  --(RAISE_INTERVAL_S)--> searching, from current
     any       --(current no longer passes, lost_confidence)--> searching, from BASE
 
+Data says sooner than the next confirmation that it does not: nothing larger than BASE comes any more.
+
 Hints from outside change no size: an ICMP message only says what to probe next (RFC 8899, section 4.6).
 """
 
@@ -106,6 +108,20 @@ class PathMtu:
         if self.current > self._base:
             self._confirm_at = min(self._confirm_at, now)
 
+    def reported(self, came_largest: int, lost_largest: int, now: float) -> None:
+        """The peer reported on data: sizes of the largest packet that came and that was lost, 0 if none.
+
+        A path that has shrunk takes every large packet, and the few that are still sent to find out whether
+        it is better need not be enough to look like loss.
+        """
+        if came_largest > self._base:
+            self._vanished = 0
+        elif lost_largest > self._base:
+            self._vanished += 1
+            if self._vanished >= MAX_PROBES:
+                self._vanished = 0
+                self.doubted(now)
+
     def packet_too_big(self, mtu: int, now: float) -> None:
         """An ICMP message claims that only `mtu` passes. Easily forged, it only directs the next probes."""
         if not self._base < mtu < self._interface_mtu:
@@ -121,6 +137,7 @@ class PathMtu:
         self._shown_at = now
         self._confirm_at = inf
         self._raise_at = inf
+        self._vanished = 0  # reports in a row by which large packets were lost and none came
         self._probing = None
         self._next_at = now
         self._open_ceiling()
@@ -155,6 +172,8 @@ class PathMtu:
         self._probing = None
         if size <= self.current:
             self._restart(now)
+            if size > self._base:
+                self._ceiling = size  # need not be the first that is asked for again
         elif size == self._ceiling:
             self._ceiling_sure = True
         else:

@@ -23,7 +23,7 @@ from bondvpn.session.link import Link
 from bondvpn.wire import feedback
 from bondvpn.wire.feedback import LaneReport
 from bondvpn.wire.sealed import TIME_UNIT_S, nearest
-from bondvpn.wire.transport import OVERHEAD, split_index
+from bondvpn.wire.transport import ETHERNET_LEN, OVERHEAD, split_index
 
 NEVER = float("inf")
 CLOCK_STEP = round(1 / TIME_UNIT_S)  # one that goes back so far is another clock, not an older report
@@ -165,6 +165,8 @@ class Learner:
                     lost += [(link, piece) for piece in old.flight.drain()]
                 link.capacity.on_rtt(max(now - outcome.sent_at - report.held * TIME_UNIT_S, 0.0), now)
             self._learn(link, lane, report, outcome.came_count, outcome.lost_count, now)
+            came_largest, lost_largest = outcome.came_largest, outcome.lost_largest
+            link.path_mtu.reported(came_largest - ETHERNET_LEN, lost_largest - ETHERNET_LEN, now)
             if outcome.came_count:
                 link.progressed = now
                 link.fit_probes()

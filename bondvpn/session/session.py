@@ -320,8 +320,7 @@ class Session:
         elif probe.id >= MTU_PROBE_IDS:
             before = link.path_mtu.current
             link.path_mtu.acknowledge(probe.size, now)
-            if link.path_mtu.current != before:
-                self._observer.link_changed(self, link, now)
+            self._note_path_mtu(link, before, now)
         elif link.liveness.answered(probe.id, now):
             if link.capacity.phase is Phase.STARTUP:
                 link.capacity.on_rtt(link.srtt_s, now)
@@ -396,11 +395,17 @@ class Session:
             size = link.path_mtu.poll(now, link.srtt_s)
             if size is not None:
                 self._probe_mtu(link, size, now)
-            if link.path_mtu.current != before:
-                if link.path_mtu.current < before and link.demotion.demoted:
-                    link.demotion.pardon(link.capacity, now)
-                    link.reason = ""
-                self._observer.link_changed(self, link, now)
+            self._note_path_mtu(link, before, now)
+
+    def _note_path_mtu(self, link: Link, before: int, now: float) -> None:
+        """If it is another one now, what the line lost was perhaps too large. Some of that is reported only
+        after the fall, so a rise is a pardon too."""
+        if link.path_mtu.current == before:
+            return
+        if link.demotion.demoted:
+            link.demotion.pardon(link.capacity, now)
+            link.reason = ""
+        self._observer.link_changed(self, link, now)
 
     def _probe_mtu(self, link: Link, size: int, now: float) -> None:
         if link.path is None:

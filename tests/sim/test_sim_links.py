@@ -5,6 +5,7 @@ from frames import datagram, super_frame
 from virtualnet import SERVER_ADDRESS, Line, World
 
 from bondvpn.bond.liveness import ANSWERS_PER_FLAP, PROBE_BUSY_S, LinkState
+from bondvpn.bond.pathmtu import BASE_BYTES
 from bondvpn.session.link import Path, Sent
 from bondvpn.stats import Drop
 from bondvpn.wire.sealed import Probe, emit_probe
@@ -363,6 +364,22 @@ def test_probes_find_the_mtu_of_each_path(mtu: int, loss: float) -> None:
     world.run(2)
     assert set(sent[-50:]) <= set(world.server.tap.written)
     assert all(len(one.data) + 28 <= mtu for one in world.seen if one.data[0] == 4 and one.at > world.now - 2)
+
+
+def test_what_was_lost_for_its_size_is_pardoned_when_the_size_is_found() -> None:
+    world = opened(Line(0), Line(1))
+    world.run(5)
+    world.lines[1].mtu = 1400
+    keep_busy(world, 1)
+    link = world.client.link(1)
+    link.path_mtu.doubted(world.now)
+    world.run(1)
+    assert link.path_mtu.current == BASE_BYTES
+    link.capacity.loss, link.capacity.rate = 0.4, 1.0  # as by reports on what left before the fall
+    world.run(0.1)
+    assert link.reason == "demoted: 40% loss"
+    world.run(4)
+    assert (link.path_mtu.current, link.demotion.demoted, link.reason) == (1400, False, "")
 
 
 def test_an_interface_of_1492_is_never_given_more() -> None:
