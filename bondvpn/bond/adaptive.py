@@ -17,7 +17,7 @@ socket takes it. Lines of a worse tier are asked only when the better ones have 
 from math import inf
 from typing import Generic
 
-from bondvpn.bond.capacity import DATAGRAM_BYTES, Phase
+from bondvpn.bond.capacity import DATAGRAM_BYTES, QUEUE_AIM_S, Phase
 from bondvpn.bond.equaliser import SPREAD_MAX_S, SPREAD_MIN_S
 from bondvpn.bond.line import EXPRESS_DEBT_S, RUN_BYTES, TURN_S, Choice, L
 
@@ -29,6 +29,7 @@ QUEUE_FULL = 0.5  # of the queue's limit: from here on a worse tier helps
 # 40 ms on top of it cost cubic 3 % (design.md, 5). What is known at first is too little.
 QUEUE_S = 0.1
 ORDER_S = 0.001  # the order by arrival holds so long: reports change it, and those come each 2 to 10 ms
+QUEUED_S = 0.1  # what waits for its pace rather goes by a line without a queue that is so much slower
 BURST_S = 0.002  # of the pace; on a slow line a datagram
 BURST_MIN_S = 0.001  # timers fire so late
 BURST_AIM = 0.4  # of the queue aimed at: what is lowered for a shallow buffer must not be burst through
@@ -136,7 +137,7 @@ class Adaptive(Generic[L]):
             times.append(delay + capacity.queue_s + DATAGRAM_BYTES / capacity.rate)
         return times
 
-    def resend(self, now: float, avoid: L | None, tries: int = 1) -> L | None:
+    def soonest(self, now: float, avoid: L | None = None, tries: int = 1) -> L | None:
         best, soonest = None, inf
         for line, arrival in zip(self.lines, self.arrivals(), strict=True):
             if line.blocked or line.in_flight > RESEND_WINDOW * line.capacity.window:
@@ -148,6 +149,29 @@ class Adaptive(Generic[L]):
             if due < soonest:
                 best, soonest = line, due
         return best if best is not None and best.pacer.room() else None
+
+    def patient(self, now: float) -> L | None:
+        for first, _ in self._order(now)[:1]:
+            if self._open(first, now) and first.pacer.room() and first.capacity.queue_s <= QUEUE_AIM_S:
+                return first  # without a look at the others: each ACK of a fast download asks
+        best, soonest = None, inf
+        for line, arrival in zip(self.lines, self.arrivals(), strict=True):
+            if not self._open(line, now):
+                continue
+            due = arrival + max(0.0, -line.pacer.tokens) / line.capacity.pace
+            if line.capacity.queue_s > QUEUE_AIM_S:
+                due += QUEUED_S
+            if due < soonest:
+                best, soonest = line, due
+        return best if best is not None and best.pacer.room() else None
+
+    def _open(self, line: L, now: float) -> bool:
+        """Whether its window takes a datagram more. Who asks has little to send, and teaches nothing about a
+        line that is full."""
+        if line.blocked or line.in_flight + DATAGRAM_BYTES > line.capacity.window:
+            return False
+        self._refill(line, now)
+        return True
 
     def express(self, now: float, but: L | None = None) -> L | None:
         for line, _ in self._order(now):

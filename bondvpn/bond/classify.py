@@ -1,10 +1,14 @@
 """Which stream a frame takes: 0 is express (sparse and real-time), 1..16 are bulk, by flow.
 
+Pure ACKs are express on the wire, but a class of their own on the way out: a download of 26 Mbit/s makes
+1,100 a second, which one to a datagram are 1.3 Mbit/s and fill a DSL line's upstream. They wait for a line's
+pace.
+
 Order holds within a stream, not between streams. A bulk stream is chosen by addresses and ports alone, so a
 flow stays in one. What may be split, and then arrive in another order than it was sent, is only this:
 
-- TCP: pure ACKs go express; SYN, FIN, RST and data of any size stay together in one bulk stream. An early or
-  late ACK is what TCP is made for, while a SYN that bypassed an equalised stream would teach bbr a min_rtt
+- TCP: pure ACKs go as they can; SYN, FIN, RST and data of any size stay together in one bulk stream. An early
+  or late ACK is what TCP is made for, while a SYN that bypassed an equalised stream would teach bbr a min_rtt
   that its data never sees (docs/design.md, section 5).
 - DNS, ICMP and datagrams marked EF or CS5 and above go express, but bulk when longer than EXPRESS_MAX_BYTES,
   and so do unmarked datagrams beside marked ones: whoever marks only some of a flow asks for just that.
@@ -17,6 +21,7 @@ from zlib import crc32
 
 EXPRESS = 0
 BULK_STREAMS = 16
+ACKS = 1 + BULK_STREAMS
 # An express frame must fit whole in one chunk: then no gap holds it up and a duplicate of it is one datagram.
 # This is the chunk of a 1280-byte path over IPv4: 28 of IP and UDP, 42 of ours, 10 of virtio header.
 EXPRESS_MAX_BYTES = 1200
@@ -57,7 +62,7 @@ _IPV6_FIELDS = struct.Struct(">IHB").unpack_from  # version and class, payload l
 
 
 def classify(frame: memoryview, length: int, express_max: int = EXPRESS_MAX_BYTES) -> int:
-    """Stream of an Ethernet frame (no virtio header before it): EXPRESS, or 1..BULK_STREAMS.
+    """Class of an Ethernet frame (no virtio header before it): EXPRESS, ACKS, or its stream, 1..BULK_STREAMS.
 
     `frame`: at least its first min(length, 128) bytes, one byte per item. `length`: bytes in all.
     `express_max`: the longest frame, in bytes, that may go express. Frames too short for their own headers go
@@ -76,7 +81,7 @@ def classify(frame: memoryview, length: int, express_max: int = EXPRESS_MAX_BYTE
                     and frame[47] & _SYN_FIN_RST_ACK == _ACK
                     and frame[46] >> 4 << 2 == total - _IPV4_BYTES >= _TCP_BYTES
                 ):
-                    return EXPRESS
+                    return ACKS
                 return 1 + (crc32(frame[26:38]) & _BULK_MASK)
             if protocol == _UDP:
                 urgent = traffic_class >= _EXPRESS_CLASS_MIN or _DNS_PORT in _PORTS(frame, 34)
@@ -120,8 +125,9 @@ def _classify_ipv4(frame: memoryview, length: int, at: int, small: bool) -> int:
         return 1 + (crc32(addresses) & _BULK_MASK)
     if small and protocol != _TCP and (protocol == _ICMP or traffic_class >= _EXPRESS_CLASS_MIN):
         return EXPRESS
-    if small and _is_express(frame[l4:], length - l4, total - header_bytes, protocol):
-        return EXPRESS
+    kind = _small_kind(frame[l4:], length - l4, total - header_bytes, protocol) if small else None
+    if kind is not None:
+        return kind
     return _bulk(frame[l4:], length - l4, protocol, addresses)
 
 
@@ -138,21 +144,24 @@ def _classify_ipv6(frame: memoryview, length: int, at: int, small: bool) -> int:
     urgent = protocol == _ICMPV6 or first >> 20 & 0xFF >= _EXPRESS_CLASS_MIN
     if small and urgent and protocol != _TCP:
         return EXPRESS
-    if small and _is_express(frame[l4:], length - l4, payload, protocol):
-        return EXPRESS
+    kind = _small_kind(frame[l4:], length - l4, payload, protocol) if small else None
+    if kind is not None:
+        return kind
     return _bulk(frame[l4:], length - l4, protocol, addresses)
 
 
-def _is_express(segment: memoryview, length: int, ip_payload: int, protocol: int) -> bool:
+def _small_kind(segment: memoryview, length: int, ip_payload: int, protocol: int) -> int | None:
     """A pure ACK, or DNS? `segment`: head of the L4 part; its length by the frame, by the IP header."""
-    if protocol == _UDP:
-        return length >= _PORTS_BYTES and _DNS_PORT in _PORTS(segment)
-    return (
+    if protocol == _UDP and length >= _PORTS_BYTES and _DNS_PORT in _PORTS(segment):
+        return EXPRESS
+    if (
         protocol == _TCP
         and length >= _TCP_BYTES
         and segment[13] & _SYN_FIN_RST_ACK == _ACK
         and segment[12] >> 4 << 2 == ip_payload >= _TCP_BYTES
-    )
+    ):
+        return ACKS
+    return None
 
 
 def _bulk(segment: memoryview, length: int, protocol: int, addresses: memoryview) -> int:

@@ -72,13 +72,16 @@ class Scheduler(Protocol[L]):
     def express(self, now: float, but: L | None = None) -> L | None:
         """The line that brings an express run the soonest, `but` left out."""
 
+    def patient(self, now: float) -> L | None:
+        """The line that brings the soonest what may wait for its line's pace; None: it must."""
+
     def copies(self, nbytes: int) -> bool:
         """Whether an express run of `nbytes` of Ethernet frames may leave by a second line too; then it is
         accounted for."""
 
-    def resend(self, now: float, avoid: L | None, tries: int = 1) -> L | None:
-        """The line that brings a lost chunk the soonest, rather not `avoid`, which lost it last, and the less
-        so the more `tries` it has had; None: that line has no room for it yet."""
+    def soonest(self, now: float, avoid: L | None = None, tries: int = 1) -> L | None:
+        """The line that brings a chunk the soonest, its own wait included; None: that line has no room for it
+        yet. Rather not `avoid`, which lost it last, and the less so the more `tries` it has had."""
 
     def mirrors(self, line: L) -> list[L]:
         """The lines that carry each run of `line` too."""

@@ -71,10 +71,13 @@ class Weighted(Generic[L]):
                 best = line
         return best
 
+    def patient(self, now: float) -> L | None:
+        return self.express(now)
+
     def copies(self, nbytes: int) -> bool:
         return False
 
-    def resend(self, now: float, avoid: L | None, tries: int = 1) -> L | None:
+    def soonest(self, now: float, avoid: L | None = None, tries: int = 1) -> L | None:
         return self.express(now, avoid) or self.express(now)
 
     def mirrors(self, line: L) -> list[L]:

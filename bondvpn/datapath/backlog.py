@@ -22,10 +22,12 @@ KEPT_EACH = 8  # told heads: a chunk that never comes costs the frames up to the
 class OutStream:
     """One stream's chunks that wait for a line."""
 
-    __slots__ = ("_kept", "_told", "number", "open", "queue", "sequence", "waiting")
+    __slots__ = ("_kept", "_told", "number", "numbered", "open", "queue", "sequence", "waiting")
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, numbered: "OutStream | None" = None) -> None:
+        """`numbered`: the stream whose sequence numbers this one shares."""
         self.number = number
+        self.numbered = numbered or self
         self.sequence = 0
         self.queue: deque[Extent] = deque()
         self.open = False  # whether the last chunk still takes bytes

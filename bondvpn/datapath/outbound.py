@@ -1,7 +1,7 @@
 """A frame's way out.
 
 1. read      super-frames from the TAP, scattered straight into free chunk slots
-2. classify  which stream: express, or the bulk stream of its flow
+2. classify  which stream: express, or the bulk stream of its flow; pure ACKs wait apart
 3. pack      number the chunks; under load a frame begins in the tail of the one before
 4. dispatch  the scheduler names a line with room, streams take turns to fill its run
 5. seal      headers and nonces by numpy, one AEAD call per datagram
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from bondvpn.bond.classify import EXPRESS_MAX_BYTES, classify
+from bondvpn.bond.classify import ACKS, EXPRESS_MAX_BYTES, classify
 from bondvpn.bond.flight import Piece
 from bondvpn.bond.line import EXPRESS_DEBT_S, Scheduler
 from bondvpn.bond.sparse import SparseFlows
@@ -92,6 +92,8 @@ class Outbound:
         """A new session: sequences start again, what waited for the old one is dropped."""
         self._streams = [OutStream(i) for i in range(STREAMS)]
         self._express = self._streams[EXPRESS]
+        self._acks = OutStream(EXPRESS, numbered=self._express)
+        self._streams.append(self._acks)
         self._turns: deque[OutStream] = deque()  # bulk streams with something to send
         self._dispatching = False
         self._train.forget()
@@ -230,6 +232,9 @@ class Outbound:
         frame = row[RECORD_LENGTH_LEN + VIRTIO_BYTES :]
         frame_length = length - VIRTIO_BYTES
         number = classify(frame, frame_length, self._express_max)
+        if number == ACKS:
+            self._pack(ACKS, length + RECORD_LENGTH_LEN)
+            return
         if number and frame_length <= self._express_max and self._sparse.admits(frame, self._now):
             number = EXPRESS
         if number and self.queued >= self.queue_limit and self._beyond_share(self._streams[number]):
@@ -257,9 +262,10 @@ class Outbound:
     def _pack(self, number: int, record: int) -> None:
         """Put the record that lies in the first free slots into its stream's byte sequence."""
         stream = self._streams[number]
-        if not stream.queue and number != EXPRESS:
+        bulk = stream.number != EXPRESS
+        if bulk and not stream.queue:
             self._turns.append(stream)
-        elif self._sparing and TOLD_MIN_BYTES <= record <= TOLD_MAX_BYTES and number != EXPRESS:
+        elif bulk and self._sparing and TOLD_MIN_BYTES <= record <= TOLD_MAX_BYTES:
             self._pack_told(stream, record)
             return
         self.queued += record
@@ -271,7 +277,7 @@ class Outbound:
             if record <= room:
                 self._join(stream, slab.chunk[slab.next][:record])
                 return
-            if room >= PADDING_BOUND and number != EXPRESS:
+            if bulk and room >= PADDING_BOUND:
                 self._split(stream, record, room)
                 return
             self._close(stream)
@@ -347,8 +353,8 @@ class Outbound:
         slab = self._slab
         capacity = slab.capacity
         count = -(-length // capacity)
-        sequence = stream.sequence
-        stream.sequence = sequence + count & SEQUENCE_MASK
+        sequence = stream.numbered.sequence
+        stream.numbered.sequence = sequence + count & SEQUENCE_MASK
         first = slab.next
         last = length - (count - 1) * capacity
         if count > 1 and sequence + count <= SEQUENCE_MASK:
@@ -388,6 +394,7 @@ class Outbound:
     def _dispatch(self, now: float) -> None:
         self._dispatch_lost(now)
         self._dispatch_express(now)
+        self._dispatch_acks(now)
         turns = self._turns
         scheduler = self._scheduler
         while turns:
@@ -416,7 +423,7 @@ class Outbound:
         queue = self._lost.queue
         while queue:
             extent = queue[0]
-            link = self._scheduler.resend(now, extent.lost_by, extent.tries)
+            link = self._scheduler.soonest(now, extent.lost_by, extent.tries)
             if link is None:
                 return
             count = min(extent.count, run_max(extent.capacity + DATA_HEADER_LEN + OVERHEAD))
@@ -444,6 +451,18 @@ class Outbound:
                 second = self._scheduler.express(now, link)
                 if second is not None:
                     self._send(second, extent, now, kept=False)
+
+    def _dispatch_acks(self, now: float) -> None:
+        """By the line that brings them the soonest, once its pace allows: what waits shares a datagram."""
+        acks = self._acks
+        while acks.queue:
+            link = self._scheduler.patient(now)
+            if link is None:
+                return
+            extent = acks.take(0, RUN_MAX)
+            self.queued -= extent.nbytes
+            extent.born = now
+            self._send(link, extent, now)
 
     def hasten(self, now: float) -> float:
         """Nothing waits: what a line is late with leaves by an idle one too. The flow inside may have sent

@@ -17,7 +17,7 @@ from bondvpn.bond.adaptive import (
     Backup,
     Redundant,
 )
-from bondvpn.bond.capacity import DATAGRAM_BYTES, Capacity, Phase
+from bondvpn.bond.capacity import DATAGRAM_BYTES, QUEUE_AIM_S, Capacity, Phase
 from bondvpn.bond.equaliser import SPREAD_MAX_S, SPREAD_MIN_S
 from bondvpn.bond.line import RUN_BYTES, TURN_S
 from bondvpn.bond.pacer import Pacer
@@ -243,18 +243,18 @@ def test_what_a_worse_tier_would_bring_is_not_counted_on() -> None:
 def test_a_lost_chunk_leaves_by_the_soonest_other_line() -> None:
     near, other, far = Line(delay_s=0.010), Line(delay_s=0.015), Line(delay_s=0.080)
     scheduler = adaptive(far, other, near)
-    assert scheduler.resend(NOW, None) is near
-    assert scheduler.resend(NOW, near) is other
+    assert scheduler.soonest(NOW) is near
+    assert scheduler.soonest(NOW, near) is other
 
 
 def test_a_lost_chunk_goes_by_the_loser_again_when_the_others_are_far() -> None:
     near, far = Line(delay_s=0.010), Line(delay_s=0.080)
-    assert adaptive(near, far).resend(NOW, near) is near
+    assert adaptive(near, far).soonest(NOW, near) is near
 
 
 def test_but_not_when_it_has_lost_it_twice() -> None:
     near, far = Line(delay_s=0.010), Line(delay_s=0.080)
-    assert adaptive(near, far).resend(NOW, near, tries=2) is far
+    assert adaptive(near, far).soonest(NOW, near, tries=2) is far
 
 
 def test_a_lost_chunk_waits_for_the_pace_or_goes_by_another() -> None:
@@ -263,18 +263,18 @@ def test_a_lost_chunk_waits_for_the_pace_or_goes_by_another() -> None:
     scheduler = adaptive(near, far)
     near.pacer.refill(NOW)
     near.pacer.tokens = -near.capacity.pace * 0.005
-    assert scheduler.resend(NOW, None) is None, "it has room before the other one could bring it"
+    assert scheduler.soonest(NOW) is None, "it has room before the other one could bring it"
     near.pacer.tokens = -near.capacity.pace * 0.050
-    assert scheduler.resend(NOW, None) is far
+    assert scheduler.soonest(NOW) is far
 
 
 def test_a_lost_chunk_may_exceed_the_window_a_little() -> None:
     line = Line(window=100_000, in_flight=120_000)
     scheduler = adaptive(line)
     assert scheduler.next(NOW, PLENTY, LIMIT) is None
-    assert scheduler.resend(NOW, None) is line
+    assert scheduler.soonest(NOW) is line
     line.in_flight = int(RESEND_WINDOW * 100_000) + 1
-    assert scheduler.resend(NOW, None) is None
+    assert scheduler.soonest(NOW) is None
 
 
 def test_express_goes_by_the_soonest_and_its_copy_by_the_next() -> None:
@@ -287,6 +287,32 @@ def test_express_goes_by_the_soonest_and_its_copy_by_the_next() -> None:
     assert scheduler.express(later) is far
     far.blocked = True
     assert scheduler.express(later, near) is None
+
+
+def test_what_is_patient_waits_for_the_soonest_lines_pace() -> None:
+    near, far = Line(delay_s=0.010), Line(delay_s=0.030)
+    scheduler = adaptive(far, near)
+    assert scheduler.patient(NOW) is near
+    near.pacer.refill(NOW)
+    near.pacer.tokens = -near.capacity.pace * 0.005
+    assert scheduler.express(NOW) is near
+    assert scheduler.patient(NOW) is None, "it has room before the other one could bring it"
+    near.pacer.tokens = -near.capacity.pace * 0.050
+    assert scheduler.patient(NOW) is far
+
+
+def test_what_is_patient_leaves_out_lines_that_have_a_queue_or_a_full_window() -> None:
+    near, far = Line(delay_s=0.010), Line(delay_s=0.030)
+    scheduler = adaptive(far, near)
+    near.capacity.queue_s = 2 * QUEUE_AIM_S
+    assert scheduler.express(NOW) is near
+    assert scheduler.patient(NOW) is far
+    far.capacity.queue_s = 2 * QUEUE_AIM_S
+    assert scheduler.patient(NOW) is near
+    near.in_flight = int(near.capacity.window)
+    assert scheduler.patient(NOW) is far
+    far.blocked = True
+    assert scheduler.patient(NOW) is None
 
 
 def test_express_goes_ahead_of_the_pace_but_not_without_end() -> None:

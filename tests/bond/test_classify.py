@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bondvpn.bond.classify import BULK_STREAMS, EXPRESS, EXPRESS_MAX_BYTES, classify
+from bondvpn.bond.classify import ACKS, BULK_STREAMS, EXPRESS, EXPRESS_MAX_BYTES, classify
 
 SOURCE, TARGET = b"\x0a\x01\x02\x03", b"\xc0\x00\x02\x09"
 SOURCE6, TARGET6 = bytes(range(16)), bytes(range(16, 32))
@@ -71,22 +71,22 @@ def test_tcp(version: int, vlan: bool) -> None:
     def of(body: bytes, tos: int = 0) -> int:
         return stream(packet(version, 6, body, tos, vlan))
 
-    assert of(tcp(ACK)) == EXPRESS
-    assert of(tcp(ACK, options=0)) == EXPRESS
-    assert of(tcp(ACK, options=40)) == EXPRESS
-    assert of(tcp(ACK | 0xC0)) == EXPRESS  # with ECE and CWR
+    assert of(tcp(ACK)) == ACKS
+    assert of(tcp(ACK, options=0)) == ACKS
+    assert of(tcp(ACK, options=40)) == ACKS
+    assert of(tcp(ACK | 0xC0)) == ACKS  # with ECE and CWR
     for flags in (SYN, SYN | ACK, FIN | ACK, RST, RST | ACK, 0):
         assert of(tcp(flags)) == FLOW[version], flags
     for payload in (1, 100, 1448, 60_000):
         assert of(tcp(ACK | PSH, payload)) == FLOW[version], payload
     for tos in (EF, CS6):
         assert of(tcp(SYN), tos) == of(tcp(ACK, 10), tos) == FLOW[version]
-        assert of(tcp(ACK), tos) == EXPRESS
+        assert of(tcp(ACK), tos) == ACKS
 
 
 @tagged
 def test_padding_is_not_payload(vlan: bool) -> None:
-    assert stream(ethernet(0x0800, ipv4(6, tcp(ACK, options=0)), vlan) + bytes(6)) == EXPRESS
+    assert stream(ethernet(0x0800, ipv4(6, tcp(ACK, options=0)), vlan) + bytes(6)) == ACKS
 
 
 @both
@@ -143,7 +143,7 @@ def test_ip_options_do_not_move_a_flow(options: int, vlan: bool) -> None:
         return stream(ethernet(0x0800, ipv4(protocol, body, options=options), vlan))
 
     assert of(tcp(ACK, 1000)) == of(udp(), 17) == FLOW[4]
-    assert of(tcp(ACK)) == EXPRESS
+    assert of(tcp(ACK)) == ACKS
     assert of(tcp(SYN)) == FLOW[4]
 
 
@@ -225,7 +225,7 @@ def test_flows_spread_over_all_streams() -> None:
 @given(st.binary(max_size=140), st.integers(0, 3000))
 def test_noise_gets_some_stream(head: bytes, extra: int) -> None:
     length = len(head) + (extra if len(head) >= 128 else 0)
-    assert 0 <= classify(memoryview(head), length) <= BULK_STREAMS
+    assert 0 <= classify(memoryview(head), length) <= ACKS
 
 
 @given(
@@ -241,4 +241,4 @@ def test_damaged_frames_get_some_stream(frame: bytes, changes: list[tuple[int, i
         if at < len(damaged):
             damaged[at] = value
     damaged = damaged[: max(keep, 1)]
-    assert 0 <= classify(memoryview(damaged), len(damaged)) <= BULK_STREAMS
+    assert 0 <= classify(memoryview(damaged), len(damaged)) <= ACKS

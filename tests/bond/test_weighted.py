@@ -178,7 +178,7 @@ def test_without_lines_nobody_is_named_and_nothing_is_due() -> None:
     scheduler: Weighted[Line] = Weighted()
     assert scheduler.next(1.0, WAITING_BYTES, WAITING_BYTES) is None
     assert scheduler.express(1.0) is None
-    assert scheduler.resend(1.0, None) is None
+    assert scheduler.soonest(1.0) is None
     assert scheduler.deadline(1.0) is None
 
 
@@ -212,12 +212,12 @@ def test_what_a_line_lost_leaves_by_another_if_there_is_one() -> None:
     near, far = Line(8_000_000, srtt_s=0.01), Line(8_000_000, srtt_s=0.05)
     scheduler: Weighted[Line] = Weighted()
     scheduler.set_lines([near, far])
-    assert scheduler.resend(1.0, near) is far
-    assert scheduler.resend(1.0, far) is near
+    assert scheduler.soonest(1.0, near) is far
+    assert scheduler.soonest(1.0, far) is near
     far.blocked = True
-    assert scheduler.resend(1.0, near) is near
+    assert scheduler.soonest(1.0, near) is near
     near.blocked = True
-    assert scheduler.resend(1.0, near) is None
+    assert scheduler.soonest(1.0, near) is None
 
 
 def test_nothing_leaves_twice_unasked() -> None:

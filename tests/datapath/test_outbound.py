@@ -6,6 +6,7 @@ import pytest
 from frames import TCP_OVERHEAD_BYTES, VIRTIO_BYTES, ack, datagram, stream_of, super_frame
 from tunnelends import Datagram, Receiver, Sender
 
+from bondvpn.bond.adaptive import Adaptive
 from bondvpn.datapath import LONE_S
 from bondvpn.datapath.outbound import (
     QUEUE_EXCESS,
@@ -332,6 +333,35 @@ def test_express_goes_before_what_waits() -> None:
     found = opened(sender.taken())
     assert [stream for _, stream, _, _ in found] == [0]
     assert sender.out.queued == waiting
+
+
+def test_acks_wait_for_the_pace_and_share_a_datagram() -> None:
+    sender = Sender(2)
+    for link in sender.links:
+        link.capacity.window = 1e6
+        link.capacity.rate = SLOW_BPS / 8
+    sender.out._scheduler = scheduler = Adaptive()
+    scheduler.set_lines(sender.links)
+    sender.tap.frames.extend(super_frame(1, i * 60_000, 60_000, 1448) for i in range(3))
+    sender.out.on_readable(sender.now)
+    waiting = sender.out.queued
+    sender.taken()
+    for link in sender.links:
+        link.pacer.tokens = -1.0
+    sender.tap.frames.extend(ack(1, i) for i in range(10))
+    sender.tap.frames.append(datagram(2, 1, 100, port=53))
+    sender.out.on_readable(sender.now)
+    assert [stream for _, stream, _, _ in opened(sender.taken())] == [0], (
+        "what is urgent does not wait for them"
+    )
+    assert sender.out.queued > waiting
+    sender.now += 0.010
+    sender.out.dispatch(sender.now)
+    first = sender.taken()[0]
+    receiver = Receiver()
+    receiver.receive([one.data for one in first])
+    assert len(first) == 1
+    assert receiver.tap.written == [ack(1, i) for i in range(10)]
 
 
 def test_express_takes_the_line_of_the_lowest_round_trip() -> None:

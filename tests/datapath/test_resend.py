@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from frames import ack, super_frame
+from frames import ack, datagram, super_frame
 from tunnelends import Datagram, Receiver, Sender
 
 from bondvpn.bond.adaptive import COPY_SHARE, Adaptive, Redundant
@@ -241,8 +241,8 @@ def test_express_leaves_by_two_lines_within_its_budget_and_arrives_once() -> Non
         sender.out.on_readable(sender.now)
         sender.now += 0.01
     runs = sender.taken()
-    acks = [ack(1, i) for i in range(50)]
-    for frame in acks:
+    calls = [datagram(1, i, 100, port=53) for i in range(50)]
+    for frame in calls:
         sender.tap.frames.append(frame)
         sender.out.on_readable(sender.now)
         sender.now += 0.01
@@ -257,7 +257,7 @@ def test_express_leaves_by_two_lines_within_its_budget_and_arrives_once() -> Non
     total = sum(len(one.data) + frame_overhead for run in [*runs, *sent] for one in run)
     assert 0.5 < len(copies) * (len(sent[0][0].data) + frame_overhead) / (COPY_SHARE * total) <= 1.0
     receiver.receive_each(one.data for run in sent for one in run)
-    assert receiver.tap.written == acks
+    assert receiver.tap.written == calls
     for link in sender.links:
         report(sender, link, set())
     assert sender.out._slab.in_use == 0

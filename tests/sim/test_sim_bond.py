@@ -108,6 +108,22 @@ def test_a_rate_changed_in_mid_transfer_shows() -> None:
     assert result.queue_p99_s[0] > 0.04  # as time at the rate it had
 
 
+@pytest.mark.parametrize(("cc", "share"), [("cubic", 0.95), ("bbr", 0.91)])
+def test_a_thin_upstream_carries_the_acks_of_a_fat_downstream(cc: str, share: float) -> None:
+    """1,050 of them a second, one to a datagram, would be 1.25 Mbit/s."""
+    lines = [
+        shape.line("dsl", up_mbit=1, down_mbit=16, delay_s=0.015, seed=1),
+        shape.line("lte", up_mbit=5, down_mbit=10, delay_s=0.040, seed=2),
+    ]
+    scenario = Scenario(
+        lines, cc=cc, seconds=8.0, skip_s=3.0, scheduler="adaptive", speeds=False, probe_hz=50
+    )
+    print(f"seed {scenario.seed}")
+    result = simulate(scenario)
+    assert result.share > share
+    assert result.probe_p50_s < 0.055
+
+
 def test_bbr_takes_both_of_two_short_lines() -> None:
     """It takes the least round trip it has seen for that of all: 5 ms where the other line needs 13."""
     lines = [line(12, 2.5, 1), line(24, 6.5, 2)]
@@ -118,7 +134,7 @@ def test_bbr_takes_both_of_two_short_lines() -> None:
 
 def test_another_hosts_download_shares_the_modems_queue_with_us() -> None:
     """It fills the queue, and we keep between 30 and 70 % of that line, and all of the other."""
-    result = bond("cubic", seconds=15.0, skip_s=6.0, cross=(1, "cubic"), scheduler="adaptive", speeds=False)
+    result = bond("cubic", seconds=40.0, skip_s=6.0, cross=(1, "cubic"), scheduler="adaptive", speeds=False)
     goodput_max = SLOW_MBIT * 1e6 * 1448 / 1514
     assert 0.3 < result.cross_bps / goodput_max < 0.7
     kept = result.goodput_bps - 0.96 * FAST_MBIT * 1e6 * 1448 / 1514

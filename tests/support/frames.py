@@ -63,13 +63,13 @@ def super_frame(flow: int, sequence: int, payload_bytes: int, gso_size: int) -> 
 
 
 def ack(flow: int, number: int) -> bytes:
-    """A pure ACK: express."""
+    """A pure ACK: express on the wire."""
     tcp = struct.pack(">HHIIBBHHH", 40_000 + flow % 1000, 443, 1, number, 0x50, 0x10, 500, 0, 0)
     return bytes(VIRTIO_BYTES) + _ipv4(6, flow, tcp)
 
 
 def stream_of(frame: bytes) -> int:
-    """The stream that this frame takes: 0 express, 1..16 bulk."""
+    """The class of this frame: 0 express, 1..16 bulk, ACKS."""
     return classify(memoryview(frame)[VIRTIO_BYTES:], len(frame) - VIRTIO_BYTES)
 
 
