@@ -169,7 +169,7 @@ class Learner:
             link.path_mtu.reported(came_largest - ETHERNET_LEN, lost_largest - ETHERNET_LEN, now)
             if outcome.came_count:
                 link.progressed = now
-                link.fit_probes()
+                link.fit_probes(len(links))
         return Learned(came, lost)
 
     def _learn(

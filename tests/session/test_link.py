@@ -1,0 +1,33 @@
+"""A link's pace of probing."""
+
+import pytest
+from tunnelends import QuietLinks
+
+from bondvpn.bond.capacity import Phase
+from bondvpn.bond.liveness import PROBE_BUSY_S
+from bondvpn.session.link import PROBE_FRAME_BYTES, PROBE_LINKS, PROBE_SHARE, PROBE_THIN_S, Link
+from bondvpn.stats import Drops
+
+
+def probing(links: int, rate: float | None = None) -> float:
+    """Seconds between the probes of a busy link of so many, which carries `rate` bytes a second."""
+    link = Link(0, "line", QuietLinks(), Drops())
+    if rate is not None:
+        link.capacity.rate, link.capacity.phase = rate, Phase.STEADY
+    link.fit_probes(links)
+    return link.liveness.busy_s
+
+
+def test_a_few_fast_links_are_probed_at_the_busy_pace() -> None:
+    assert probing(1) == probing(PROBE_LINKS) == probing(PROBE_LINKS, 1e9) == PROBE_BUSY_S
+
+
+def test_many_links_share_what_probes_cost() -> None:
+    assert probing(2 * PROBE_LINKS) == pytest.approx(2 * PROBE_BUSY_S)
+    assert probing(100 * PROBE_LINKS) == PROBE_THIN_S, "a line that died is still to be noticed"
+
+
+def test_probes_take_a_small_share_of_a_thin_line() -> None:
+    rate = PROBE_FRAME_BYTES / PROBE_SHARE / 0.2
+    assert probing(1, rate) == probing(PROBE_LINKS, rate) == pytest.approx(0.2)
+    assert probing(1, rate / 100) == PROBE_THIN_S
