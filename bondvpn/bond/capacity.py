@@ -64,8 +64,8 @@ QUEUE_KEEP_S = 0.040  # four reports
 GROW, EASE, SHRINK = 1.03, 0.98, 0.95
 CORRECTION_MIN, CORRECTION_MAX = 0.6, 2.0
 STARTUP_GROWTH = 2.0  # per round, as slow start
-# Times what was delivered: doubling has it at 2. At 4 the first second of cubic over 16, 50 and 30 Mbit/s brings
-# 60 % of its final rate, at 3 63 % (kernel).
+# Times what was delivered: doubling has it at 2. At 4 the first second of cubic over 16, 50 and 30 Mbit/s
+# brings 60 % of its final rate, at 3 63 % (kernel).
 STARTUP_WINDOW_MAX = 3.0
 STEP_MAX = 1.3
 STARTUP_ROUNDS_FLAT = 3  # BBR: draft-cardwell-iccrg-bbr-congestion-control-00, 4.3.1.2

@@ -2,19 +2,16 @@
 
 1. read      super-frames from the TAP, scattered straight into free chunk slots
 2. classify  which stream: express, or the bulk stream of its flow; pure ACKs wait apart
-3. pack      number the chunks; under load a frame begins in the tail of the one before
+3. pack      number the chunks; under load a frame begins in the tail of the one before (datapath.packer)
 4. dispatch  the scheduler names a line with room, streams take turns to fill its run
 5. seal      headers and nonces by numpy, one AEAD call per datagram
 6. send      the run in one call (GSO)
 7. keep      the chunks until the peer reports them; what a line lost leaves again, before all else
 """
 
-from collections import deque
 from math import inf
 from struct import Struct
 from typing import Any
-
-import numpy as np
 
 from bondvpn.bond.classify import ACKS, EXPRESS_MAX_BYTES, classify
 from bondvpn.bond.flight import Piece
@@ -22,23 +19,16 @@ from bondvpn.bond.line import EXPRESS_DEBT_S, Scheduler
 from bondvpn.bond.sparse import SparseFlows
 from bondvpn.datapath import LONE_S
 from bondvpn.datapath.backlog import Lost, OutStream
+from bondvpn.datapath.packer import Packer
 from bondvpn.datapath.sealer import Sealer
 from bondvpn.datapath.slab import CHUNK_MAX_BYTES, RUN_MAX, ChunkSlab, Extent, SealSlab, run_max
 from bondvpn.datapath.train import FrameSource, Train
 from bondvpn.session.link import Link
 from bondvpn.stats import Drop, Drops
-from bondvpn.wire.delta import HEAD_BYTES
 from bondvpn.wire.sealed import (
-    DATA,
-    DATA_HEADER,
     DATA_HEADER_LEN,
     EXPRESS,
-    NO_RECORD,
-    PADDING_BOUND,
     RECORD_LENGTH_LEN,
-    RECORD_OFFSET,
-    SEQUENCE_MASK,
-    STREAMS,
     time_of,
 )
 from bondvpn.wire.transport import OVERHEAD
@@ -55,12 +45,7 @@ QUEUE_EXCESS = 2  # times its limit, whatever a stream's share
 QUEUE_MAX_BYTES = SLOTS // 2 * CHUNK_MAX_BYTES
 TURN_CHUNKS = 8  # a stream's quantum while others wait
 SHORT_SLOTS = 2  # what a frame without offload needs at the most
-# Frames whose heads are told by differences: TCP at 15 Mbit/s makes them of two segments, and their heads are
-# 2.6 % of them; told, 0.9 %. Of longer ones they are 0.5 %. 5 µs a frame at each end.
-TOLD_MIN_BYTES, TOLD_MAX_BYTES = 1_000, 16_000
-
 _RECORD_LENGTH = Struct(">H")
-_OFFSET = Struct(">H")
 
 
 class Outbound:
@@ -73,16 +58,13 @@ class Outbound:
         self._slab = ChunkSlab(SLOTS, CHUNK_MAX_BYTES)
         self._sealer = Sealer(self._slab, seal)
         self._overflow = memoryview(bytearray(65_536 + 64))
-        # as they stand in a chunk's first 8 bytes
-        self._sequences = np.arange(RUN_MAX, dtype=np.uint64) << np.uint64(16)
-        self._enqueued = 0  # now, as the headers have it
+        self._packer = Packer(self._slab)
         self._now = 0.0  # when the TAP is read
         self._read_at = 0.0  # when it had a frame
         self._sparse = SparseFlows()
         self._train = Train(tap, self._overflow)
         self._small = False
         self.queue_limit = QUEUE_MAX_BYTES
-        self._sparing = False  # of bytes more than of the processor
         self.frames = 0
         self.bytes = 0
         self.reset()
@@ -90,22 +72,16 @@ class Outbound:
 
     def reset(self) -> None:
         """A new session: sequences start again, what waited for the old one is dropped."""
-        self._streams = [OutStream(i) for i in range(STREAMS)]
-        self._express = self._streams[EXPRESS]
-        self._acks = OutStream(EXPRESS, numbered=self._express)
-        self._streams.append(self._acks)
-        self._turns: deque[OutStream] = deque()  # bulk streams with something to send
+        self._packer.reset()
         self._dispatching = False
         self._train.forget()
         self._slab.clear()
         self._lost = Lost(self._slab)
-        self.queued = 0  # bytes that wait for a line
 
     def set_capacity(self, capacity: int) -> None:
         """Chunk bytes per datagram from now on: the smallest active path MTU decides."""
         self._slab.set_capacity(capacity)
-        for stream in self._streams:
-            stream.open = False  # a frame's chunks are of one size: the receiver counts on it
+        self._packer.close()
         self._train.forget()
         self._express_max = min(EXPRESS_MAX_BYTES, capacity - RECORD_LENGTH_LEN - VIRTIO_BYTES)
         self._slots_needed = -(-(FRAME_MAX_BYTES + RECORD_LENGTH_LEN + 32) // capacity)
@@ -113,7 +89,12 @@ class Outbound:
     def set_queue_limit(self, nbytes: float) -> None:
         """How much may wait here before frames are dropped, those beyond their stream's share."""
         self.queue_limit = int(max(min(nbytes, QUEUE_MAX_BYTES), QUEUE_MIN_BYTES))
-        self._sparing = nbytes < QUEUE_MAX_BYTES  # below 230 Mbit/s
+        self._packer.sparing = nbytes < QUEUE_MAX_BYTES  # below 230 Mbit/s
+
+    @property
+    def queued(self) -> int:
+        """Bytes that wait for a line."""
+        return self._packer.queued
 
     @property
     def full(self) -> bool:
@@ -131,11 +112,12 @@ class Outbound:
     # -- 1. read --------------------------------------------------------------------------------
     def on_readable(self, now: float) -> None:
         """Drain the TAP, but bounded; send what the lines have room for."""
-        lone = now - self._read_at > LONE_S and not self.queued
+        lone = now - self._read_at > LONE_S and not self._packer.queued
         self._now = now
-        self._enqueued = time_of(now)
+        packer = self._packer
+        packer.enqueued = time_of(now)
         run_bytes = RUN_MAX // 2 * self._slab.capacity
-        since_dispatch = self.queued
+        since_dispatch = packer.queued
         slab, needed = self._slab, self._slots_needed
         begun = self.frames
         while (done := self.frames - begun) < SMALL_READS_PER_WAKEUP:
@@ -144,7 +126,7 @@ class Outbound:
                 if not self._make_room():
                     return
             stream = self._train.stream
-            if stream is not None and self.queued + run_bytes <= self.queue_limit:
+            if stream is not None and packer.queued + run_bytes <= self.queue_limit:
                 length = self._follow(
                     stream, min(SMALL_READS_PER_WAKEUP - done, run_bytes // self._train.length)
                 )
@@ -152,9 +134,9 @@ class Outbound:
                 length = self._read()
             if not length:
                 break
-            if self.queued - since_dispatch >= run_bytes:
+            if packer.queued - since_dispatch >= run_bytes:
                 self.dispatch(now)
-                since_dispatch = self.queued
+                since_dispatch = packer.queued
             if lone or (done >= READS_PER_WAKEUP and not self._small):
                 break
         if self.frames > begun:
@@ -186,14 +168,14 @@ class Outbound:
             return length
         spill = length + RECORD_LENGTH_LEN - SHORT_SLOTS * slab.capacity
         if self._small and spill > 0:
-            self._spread(self._overflow[:spill], first + SHORT_SLOTS)
+            self._packer.spread(self._overflow[:spill], first + SHORT_SLOTS)
         self._small = spill <= 0
         self._accept(length)
         return length
 
     def _follow(self, stream: OutStream, most: int) -> int:
         """Like `_read`, but up to `most` frames of the train, which goes to that stream."""
-        train, slab = self._train, self._slab
+        train, slab, packer = self._train, self._slab, self._packer
         length = train.length
         if not stream.queue or not slab.has_room(2 * self._slots_needed):
             return self._read()
@@ -205,20 +187,13 @@ class Outbound:
         if frames:
             self.frames += frames
             self.bytes += frames * (length - VIRTIO_BYTES)
-            self.queued += nbytes
-            stream.waiting += nbytes
-            if room:
-                self._extend(stream, min(nbytes, room))
-            if nbytes > room:
-                first = slab.next
-                self._place(stream, nbytes - room, first_offset=NO_RECORD)
-                slab.offsets[first : slab.next] = train.offsets
+            packer.append(stream, nbytes, room, train.offsets)
         if stranger is not None:
             length = len(stranger) - RECORD_LENGTH_LEN
             if length > FRAME_MAX_BYTES:
                 self._drops.count(Drop.FRAME)
             else:
-                self._spread(stranger, slab.next)
+                self._packer.spread(stranger, slab.next)
                 self._accept(length)
             return length
         return frames if frames == most else self._read()
@@ -233,154 +208,22 @@ class Outbound:
         frame_length = length - VIRTIO_BYTES
         number = classify(frame, frame_length, self._express_max)
         if number == ACKS:
-            self._pack(ACKS, length + RECORD_LENGTH_LEN)
+            self._packer.pack(ACKS, length + RECORD_LENGTH_LEN)
             return
         if number and frame_length <= self._express_max and self._sparse.admits(frame, self._now):
             number = EXPRESS
-        if number and self.queued >= self.queue_limit and self._beyond_share(self._streams[number]):
+        if number and self.queued >= self.queue_limit and self._beyond_share(self._packer.streams[number]):
             self._drops.count(Drop.QUEUE)
             return
         if number and length + RECORD_LENGTH_LEN <= self._slab.capacity:
-            self._train.note(row[RECORD_LENGTH_LEN:], length, self._streams[number])
-        self._pack(number, length + RECORD_LENGTH_LEN)
+            self._train.note(row[RECORD_LENGTH_LEN:], length, self._packer.streams[number])
+        self._packer.pack(number, length + RECORD_LENGTH_LEN)
 
     def _beyond_share(self, stream: OutStream) -> bool:
         """The queue is full: whether a frame of this stream is to be dropped. Who has less than a fair share
         of it in there may still add to it (as FQ-CoDel drops from the longest queue, RFC 8290)."""
-        share = self.queue_limit // max(len(self._turns), 1)
+        share = self.queue_limit // max(len(self._packer.turns), 1)
         return stream.waiting >= share or self.queued >= QUEUE_EXCESS * self.queue_limit
-
-    def _spread(self, data: memoryview, slot: int) -> None:
-        """Copy `data` into the chunks from `slot` on."""
-        capacity = self._slab.capacity
-        for start in range(0, len(data), capacity):
-            piece = data[start : start + capacity]
-            self._slab.chunk[slot][: len(piece)] = piece
-            slot += 1
-
-    # -- 3. pack --------------------------------------------------------------------------------
-    def _pack(self, number: int, record: int) -> None:
-        """Put the record that lies in the first free slots into its stream's byte sequence."""
-        stream = self._streams[number]
-        bulk = stream.number != EXPRESS
-        if bulk and not stream.queue:
-            self._turns.append(stream)
-        elif bulk and self._sparing and TOLD_MIN_BYTES <= record <= TOLD_MAX_BYTES:
-            self._pack_told(stream, record)
-            return
-        self.queued += record
-        stream.waiting += record
-        if stream.open:
-            slab = self._slab
-            tail = stream.queue[-1]
-            room = tail.capacity - tail.last
-            if record <= room:
-                self._join(stream, slab.chunk[slab.next][:record])
-                return
-            if bulk and room >= PADDING_BOUND:
-                self._split(stream, record, room)
-                return
-            self._close(stream)
-        self._place(stream, record, first_offset=0)
-
-    def _pack_told(self, stream: OutStream, record: int) -> None:
-        """The same for a record that may be told with fewer bytes, behind others that wait."""
-        slab = self._slab
-        first = slab.next
-        tail = stream.queue[-1]
-        room = tail.capacity - tail.last if stream.open else 0
-        parts = slab.chunk[first : first - (-record // slab.capacity)]
-        told = stream.tell(parts[0][RECORD_LENGTH_LEN:], record - RECORD_LENGTH_LEN, room or slab.capacity)
-        if told:
-            plain = RECORD_LENGTH_LEN + HEAD_BYTES
-            parts[0] = parts[0][plain:]
-            record -= plain - len(told)
-        data = memoryview(b"".join((told, *parts)))[:record]
-        self.queued += len(data)
-        stream.waiting += len(data)
-        if room:
-            self._join(stream, data[:room])
-        if len(data) > room:
-            self._spread(data[room:], first)
-            self._place(stream, len(data) - room, first_offset=NO_RECORD if room else 0)
-
-    def _join(self, stream: OutStream, data: memoryview) -> None:
-        """Append to the last chunk, which has room; a record begins here."""
-        tail = stream.queue[-1]
-        begun = DATA_HEADER_LEN + tail.last
-        self._slab.rows[tail.end - 1][begun : begun + len(data)] = data
-        self._extend(stream, len(data))
-
-    def _extend(self, stream: OutStream, nbytes: int) -> None:
-        """So many more bytes lie in the last chunk; a record begins with them."""
-        tail = stream.queue[-1]
-        row = self._slab.rows[tail.end - 1]
-        if row[RECORD_OFFSET] == 0xFF and row[RECORD_OFFSET + 1] == 0xFF:
-            _OFFSET.pack_into(row, RECORD_OFFSET, tail.last)
-        tail.last += nbytes
-        if tail.capacity - tail.last < PADDING_BOUND:
-            self._close(stream)
-
-    def _split(self, stream: OutStream, record: int, room: int) -> None:
-        """Head into the last chunk, the rest into new ones. Only under backlog, so a copy costs nothing."""
-        slab = self._slab
-        first = slab.next
-        count = -(-record // slab.capacity)
-        if count == 1:  # packets of 1,300 bytes: 1 µs less each than by way of new bytes
-            chunk = slab.chunk[first]
-            self._join(stream, chunk[:room])
-            chunk[: record - room] = chunk[room:record]
-        else:
-            data = memoryview(b"".join(slab.chunk[first : first + count]))[:record]
-            self._join(stream, data[:room])
-            self._spread(data[room:], first)
-        self._place(stream, record - room, first_offset=NO_RECORD)
-
-    def _close(self, stream: OutStream) -> None:
-        """The last chunk takes no more: the rest of it becomes padding, so that runs stay equal-sized."""
-        stream.open = False
-        tail = stream.queue[-1]
-        padding = tail.capacity - tail.last
-        if padding and stream.number != EXPRESS:
-            end = DATA_HEADER_LEN + tail.capacity
-            self._slab.rows[tail.end - 1][end - padding : end] = bytes(padding)
-            tail.last = tail.capacity
-            self.queued += padding
-            stream.waiting += padding
-
-    def _place(self, stream: OutStream, length: int, first_offset: int) -> None:
-        """Number the first free slots, which hold `length` bytes, as the stream's next chunks."""
-        slab = self._slab
-        capacity = slab.capacity
-        count = -(-length // capacity)
-        sequence = stream.numbered.sequence
-        stream.numbered.sequence = sequence + count & SEQUENCE_MASK
-        first = slab.next
-        last = length - (count - 1) * capacity
-        if count > 1 and sequence + count <= SEQUENCE_MASK:
-            # One addition and two assignments for all of them, and no wrap to heed: 4 µs less a super-frame.
-            start = DATA << 56 | stream.number << 48 | sequence << 16
-            slab.starts[first : first + count] = self._sequences[:count] + np.uint64(start)
-            slab.enqueueds[first : first + count] = self._enqueued
-            slab.offsets[first : first + count] = NO_RECORD
-            _OFFSET.pack_into(slab.rows[first], RECORD_OFFSET, first_offset)
-        else:
-            for i in range(count):
-                offset = NO_RECORD if i else first_offset
-                place = sequence + i & SEQUENCE_MASK
-                DATA_HEADER.pack_into(
-                    slab.rows[first + i], 0, DATA, stream.number, place, 0, self._enqueued, offset
-                )
-        tail = stream.queue[-1] if stream.queue else None
-        if tail is not None and tail.end == first and tail.last == tail.capacity == capacity:
-            tail.count += count
-            tail.last = last
-        else:
-            stream.queue.append(Extent(stream.number, first, count, last, capacity))
-        slab.take(count)
-        stream.open = True
-        if capacity - last < PADDING_BOUND:
-            self._close(stream)
 
     # -- 4. dispatch ----------------------------------------------------------------------------
     def dispatch(self, now: float) -> None:
@@ -395,10 +238,10 @@ class Outbound:
         self._dispatch_lost(now)
         self._dispatch_express(now)
         self._dispatch_acks(now)
-        turns = self._turns
-        scheduler = self._scheduler
+        packer, scheduler = self._packer, self._scheduler
+        turns = packer.turns
         while turns:
-            choice = scheduler.next(now, self.queued, self.queue_limit)
+            choice = scheduler.next(now, packer.queued, self.queue_limit)
             if choice is None:
                 return
             link, budget, skip = choice
@@ -407,9 +250,8 @@ class Outbound:
             stream = turns[0]
             if len(turns) > 1:
                 chunks = min(chunks, TURN_CHUNKS)
-                skip = skip * stream.waiting // self.queued
-            extent = stream.take(skip, chunks)
-            self.queued -= extent.nbytes
+                skip = skip * stream.waiting // packer.queued
+            extent = packer.take(stream, skip, chunks)
             extent.born = now
             self._send(link, extent, now)
             for other in scheduler.mirrors(link):
@@ -437,13 +279,12 @@ class Outbound:
 
     def _dispatch_express(self, now: float) -> None:
         """By the quickest line, and a second copy by the next while the budget for that lasts."""
-        express = self._express
+        packer, express = self._packer, self._packer.express
         while express.queue:
             link = self._scheduler.express(now)
             if link is None:
                 return
-            extent = express.take(0, RUN_MAX)
-            self.queued -= extent.nbytes
+            extent = packer.take(express, 0, RUN_MAX)
             extent.born = now
             self._send(link, extent, now)
             overhead = OVERHEAD + DATA_HEADER_LEN + link.frame_overhead
@@ -454,13 +295,12 @@ class Outbound:
 
     def _dispatch_acks(self, now: float) -> None:
         """By the line that brings them the soonest, once its pace allows: what waits shares a datagram."""
-        acks = self._acks
+        packer, acks = self._packer, self._packer.acks
         while acks.queue:
             link = self._scheduler.patient(now)
             if link is None:
                 return
-            extent = acks.take(0, RUN_MAX)
-            self.queued -= extent.nbytes
+            extent = packer.take(acks, 0, RUN_MAX)
             extent.born = now
             self._send(link, extent, now)
 

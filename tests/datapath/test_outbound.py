@@ -15,10 +15,9 @@ from bondvpn.datapath.outbound import (
     READS_PER_WAKEUP,
     SLOTS,
     SMALL_READS_PER_WAKEUP,
-    TOLD_MAX_BYTES,
-    TOLD_MIN_BYTES,
     TURN_CHUNKS,
 )
+from bondvpn.datapath.packer import TOLD_MAX_BYTES, TOLD_MIN_BYTES
 from bondvpn.datapath.slab import CHUNK_MAX_BYTES, RUN_MAX, RUN_MAX_BYTES, run_frame_bytes, run_max
 from bondvpn.session.link import Link, Sent
 from bondvpn.stats import Drop
@@ -134,12 +133,12 @@ def test_the_sequence_wraps() -> None:
     frames = [super_frame(1, i * 9000, 9000, 1448) for i in range(4)]
     number = stream_of(frames[0])
     start = 2**32 - 10
-    sender.out._streams[number].sequence = start
+    sender.out._packer.streams[number].sequence = start
     receiver.reassembly._reorders[number].expected = start
     for run in sender.send(frames):
         receiver.receive([one.data for one in run])
     assert receiver.tap.written == frames
-    assert sender.out._streams[number].sequence < 100
+    assert sender.out._packer.streams[number].sequence < 100
 
 
 def test_a_frame_after_a_pause_leaves_before_more_are_looked_for() -> None:
@@ -219,7 +218,7 @@ def test_a_full_queue_still_takes_what_has_less_than_its_share() -> None:
     sender.tap.frames.extend([modest] * 50)
     for _ in range(5):
         sender.out.on_readable(sender.now)
-    streams = sender.out._streams
+    streams = sender.out._packer.streams
     assert 100_000 <= streams[stream_of(modest)].waiting <= 100_000 + len(modest) + CHUNK_MAX_BYTES
     assert sender.drops.counts[Drop.QUEUE] > dropped
     assert sender.out.queued <= QUEUE_EXCESS * 200_000
@@ -234,7 +233,7 @@ def test_however_many_streams_wait_the_queue_has_an_end() -> None:
     for _ in range(10):
         sender.out.on_readable(sender.now)
     assert not sender.tap.frames
-    assert len(sender.out._turns) > 2
+    assert len(sender.out._packer.turns) > 2
     assert sender.out.queued <= QUEUE_EXCESS * QUEUE_MIN_BYTES + 65_535
 
 
