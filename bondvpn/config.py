@@ -14,6 +14,7 @@ import glob
 import tomllib
 from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,6 +34,7 @@ LISTEN = (Endpoint("0.0.0.0", 1189), Endpoint("::", 1189))
 WORKERS_MAX = 64  # processes of one server; far more than cores carry tunnels anywhere today
 HOOK_TIMEOUT_S = 10.0  # a command of an administrator's takes a fraction of a second
 HOOK_TIMEOUT_MAX_S = 300.0
+EVERYWHERE: tuple[IPNetwork, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 SERVER_SOCKET = "server"  # what names the server's control socket and journal
 
 
@@ -51,11 +53,33 @@ class Tunnel:
 
     interface: str
     address: tuple[IPInterface, ...]
+    peer: tuple[IPAddress, ...] = ()
+    """The other end's, where it does not follow from `address`."""
     mtu: int = 1500
     routes: tuple[Route, ...] = ()
     default_route: bool = False
+    """Everything goes through the tunnel but what is local."""
+    kill_switch: bool = False
+    """And nothing else leaves, whatever becomes of the tunnel."""
+    dns: tuple[IPAddress, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    forward: bool = False
+    """The machine routes between the tunnel and others."""
+    masquerade: bool = False
+    clamp_mss: bool | None = None
+    """None: where the tunnel is narrower than Ethernet."""
     scheduler: Scheduler = "adaptive"
     rekey_after_s: float = REKEY_AFTER_S
+
+    @property
+    def default_routes(self) -> tuple[Route, ...]:
+        """Everything, in each family in which the tunnel has an address."""
+        versions = {own.version for own in self.address}
+        return tuple(
+            Route(prefix, _peer(prefix, self.address, self.peer))
+            for prefix in EVERYWHERE
+            if prefix.version in versions
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,6 +269,12 @@ def _tunnel(table: Table, *, client: bool) -> Tunnel:
     if client and interface == SERVER_SOCKET:
         table.reject("interface", interface, "names the server's control socket", "any other name")
     address = table.items("address", values.interface_address)
+    peer = table.items("peer", values.address, ())
+    if table.sound:
+        for one in peer:
+            if not any(one in own.network and one != own.ip for own in address):
+                accepted = "another address in a network of tunnel.address"
+                table.reject("peer", str(one), "nobody's on this link", accepted)
     mtu = table.value("mtu", values.integer((MTU_BYTES_MIN, MTU_BYTES_MAX)), 1500)
     if table.sound and mtu < IPV6_MTU_BYTES_MIN and any(own.version == 6 for own in address):
         accepted = f"{IPV6_MTU_BYTES_MIN} to {MTU_BYTES_MAX}, or no IPv6 address"
@@ -253,25 +283,55 @@ def _tunnel(table: Table, *, client: bool) -> Tunnel:
     scheduler: Scheduler = table.value(
         "scheduler", values.choice("adaptive", "weighted", "redundant", "backup"), "adaptive"
     )
-    rekey_after_s = REKEY_AFTER_S
-    if client:
-        rekey_after_s = table.value("rekey_after", values.duration(1, REKEY_AFTER_S), REKEY_AFTER_S)
-        if table.value("default_route", values.boolean, False):
-            table.reject("default_route", True, "not supported yet: use routes", "false")
-    table.close()
-    routes = tuple(Route(prefix, _peer(prefix, address)) for prefix in prefixes) if table.sound else ()
-    return Tunnel(
+    tunnel = Tunnel(
         interface=interface,
         address=address,
+        peer=peer,
         mtu=mtu,
-        routes=routes,
         scheduler=scheduler,
-        rekey_after_s=rekey_after_s,
+        forward=table.value("forward", values.boolean, False),
+        masquerade=table.value("masquerade", values.boolean, False),
+        clamp_mss=table.value("clamp_mss", values.boolean, None),
     )
+    if client:
+        tunnel = _client_tunnel(table, tunnel)
+    table.close()
+    if not table.sound:
+        return tunnel
+    return replace(tunnel, routes=tuple(Route(prefix, _peer(prefix, address, peer)) for prefix in prefixes))
 
 
-def _peer(prefix: IPNetwork, address: tuple[IPInterface, ...]) -> IPAddress | None:
-    """The other end's address, where a subnet of ours of the prefix's family has room for just one other."""
+def _client_tunnel(table: Table, tunnel: Tunnel) -> Tunnel:
+    """With what only a client's has."""
+    tunnel = replace(
+        tunnel,
+        rekey_after_s=table.value("rekey_after", values.duration(1, REKEY_AFTER_S), REKEY_AFTER_S),
+        default_route=table.value("default_route", values.boolean, False),
+        kill_switch=table.value("kill_switch", values.boolean, False),
+        dns=table.items("dns", values.address, ()),
+        dns_search=table.items("dns_search", values.domain, ()),
+    )
+    if tunnel.kill_switch and not tunnel.default_route:
+        table.reject("kill_switch", True, "would let nothing pass", "default_route = true beside it")
+    if tunnel.dns_search and not tunnel.dns:
+        table.reject("dns_search", list(tunnel.dns_search), "nobody to ask", "dns beside it")
+    if table.sound and tunnel.default_route and any(one.gateway is None for one in tunnel.default_routes):
+        shown = ", ".join(str(own) for own in tunnel.address)
+        accepted = 'networks of two, such as "172.21.1.2/30" and "fd21::2/127", or tunnel.peer beside it'
+        table.reject(
+            "default_route", True, f"which address the server has does not follow from {shown}", accepted
+        )
+    return tunnel
+
+
+def _peer(
+    prefix: IPNetwork, address: tuple[IPInterface, ...], given: tuple[IPAddress, ...]
+) -> IPAddress | None:
+    """The other end's address: as given, or where a subnet of ours of the prefix's family has room for just
+    one other."""
+    for peer in given:
+        if peer.version == prefix.version:
+            return peer
     for own in address:
         if own.version == prefix.version and 0 < own.max_prefixlen - own.network.prefixlen <= 2:
             others = [host for host in own.network.hosts() if host != own.ip]

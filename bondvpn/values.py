@@ -281,6 +281,15 @@ def prefix(value: object) -> IPNetwork:
     raise UnacceptableError("host bits are set", f'"{meant}"')
 
 
+def domain(value: object) -> str:
+    """A domain, as names are looked for in it."""
+    accepted = 'a domain such as "office.example"'
+    text = _text(value, accepted)
+    if _HOSTNAME.fullmatch(text) is None:
+        raise UnacceptableError("not a domain", accepted)
+    return text
+
+
 def endpoint(value: object) -> Endpoint:
     """`"host:port"` or `"[v6]:port"`; the host may be a name."""
     accepted = '"HOST:PORT" or "[IPV6]:PORT", such as "198.51.100.1:1189", port from 1 to 65535'

@@ -326,11 +326,22 @@ def system_state(lab: Lab, where: str) -> dict[str, str]:
     with namespace.entered(lab.namespace(where)):
         for path in sorted(Path("/proc/sys/net/ipv4/conf").iterdir()):
             state[f"rp_filter {path.name}"] = (path / "rp_filter").read_text().strip()
+        state["sysctl"] = _settings()
     if nft := shutil.which("nft"):
         state["nft"] = lab.run(
             where, [nft, "list", "ruleset"], check=True, capture_output=True, text=True
         ).stdout
     return state
+
+
+def _settings() -> str:
+    """All settings of IPv4 and IPv6, a line each."""
+    lines = []
+    for family in ("ipv4", "ipv6"):
+        for path in sorted(Path("/proc/sys/net", family).rglob("*")):
+            with contextlib.suppress(OSError):  # a directory, or not for reading
+                lines.append(f"{path} = {path.read_text().strip()}")
+    return "\n".join(lines)
 
 
 def settled_state(lab: Lab, where: str) -> dict[str, str]:

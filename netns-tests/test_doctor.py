@@ -186,7 +186,8 @@ def test_a_server(bond: Any) -> None:
         assert code == 1
         found = wrong(report)
         assert found["listen", "0.0.0.0:1189"]["mend"] == "ss -ulpn 'sport = :1189'"
-        assert found["forwarding", "net.ipv4.ip_forward"]["mend"] == "sysctl -w net.ipv4.ip_forward=1"
+        mend = "sysctl -w net.ipv4.ip_forward=1  # or tunnel.forward = true"
+        assert found["forwarding", "net.ipv4.ip_forward"]["mend"] == mend
         assert found["hook", "up"]["mend"] == "ls -l /no/such/hook"
         other.stdin.close()
     bond.configs.server.write_text(text)

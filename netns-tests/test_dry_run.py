@@ -10,6 +10,7 @@ One namespace at a time; the uplinks' other ends lie in the same one, idle:
 import base64
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import time
@@ -34,6 +35,11 @@ interface = "bond0"
 address = ["172.21.1.2/30", "fd21::2/127"]
 mtu = 1400
 routes = ["192.168.10.0/24", "fd22::/64"]
+default_route = true
+kill_switch = true
+forward = true
+masquerade = true
+dns = ["172.21.1.1"]
 [[server]]
 public_key = "{KEY}"
 endpoints = ["198.51.100.1:1189"]
@@ -64,6 +70,8 @@ public_key = "{KEY}"
 interface = "office0"
 address = ["172.21.1.1/30"]
 routes = ["192.168.11.0/24"]
+forward = true
+masquerade = true
 """
 
 
@@ -120,6 +128,8 @@ def _state(interface: str) -> dict[str, object]:
         routes = "\n".join(line for line in routes.splitlines() if "multicast" not in line)
         shown[f"routes {family}"] = sorted(line.rstrip() for line in routes.splitlines())
     shown["rp_filter"] = _in("cat /proc/sys/net/ipv4/conf/eth[12]/rp_filter")
+    shown["forwarding"] = _in("cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding")
+    shown["nft"] = _in("nft list ruleset")
     addresses = _in("ip -o address show").splitlines()
     shown["addresses"] = sorted(line.split(maxsplit=3)[1:4] for line in addresses if "fe80::" not in line)
     links = _in("ip -o link show").splitlines()
@@ -165,10 +175,17 @@ def test_what_it_prints_is_what_a_start_does(etc: Path) -> None:
         assert "# uplink spare: waits: there is no interface ppp1\n" in printed
         assert "# refused: table 190 already has a route to default that is not ours" in printed
         assert "10.2.0.1" not in printed
-        loosened = "sysctl -w net.ipv4.conf.eth1.rp_filter=2\n"
-        assert loosened in printed
-        # A shell passes over what cannot be: it is a comment. sysctl(8) is not everywhere.
-        _in(printed.replace(loosened, "echo 2 > /proc/sys/net/ipv4/conf/eth1/rp_filter\n"))
+        settings = re.findall(r"^sysctl -w (\S+)=(\d)$", printed, re.MULTILINE)
+        assert settings == [
+            ("net.ipv4.conf.eth1.rp_filter", "2"),
+            ("net.ipv4.ip_forward", "1"),
+            ("net.ipv6.conf.all.forwarding", "1"),
+        ]
+        for line in ("nft add table inet bondvpn-kill-switch", "nft add table inet bondvpn_bond0"):
+            assert printed.count(f"{line}\n") == 1
+        # A shell passes over what cannot be: it is a comment. sysctl(8) and resolvectl(1) are not everywhere.
+        own = 'sysctl() { echo "${2#*=}" > "/proc/sys/$(echo "${2%=*}" | tr . /)"; }; resolvectl() { :; }\n'
+        _in(own + printed)
         by_hand = _without_link_local(_state("bond0"))
         assert by_hand != _without_link_local(before)
     with _machine():
@@ -195,4 +212,14 @@ def test_a_servers(etc: Path) -> None:
             "ip address add 172.21.1.1/30 dev office0",
             "ip link set dev office0 up",
             "ip route add 192.168.11.0/24 via 172.21.1.2 dev office0 proto 118",
+            "nft add table inet bondvpn_server",
+            "nft 'add chain inet bondvpn_server forward "
+            "{ type filter hook forward priority 0; policy accept; }'",
+            "nft 'add rule inet bondvpn_server forward meta iifname office0 counter accept'",
+            "nft 'add rule inet bondvpn_server forward meta oifname office0 counter accept'",
+            "nft 'add chain inet bondvpn_server postrouting "
+            "{ type nat hook postrouting priority 100; policy accept; }'",
+            "nft 'add rule inet bondvpn_server postrouting meta iifname office0 "
+            "meta oifname != { lo, office0 } masquerade'",
+            "sysctl -w net.ipv4.ip_forward=1",
         ]

@@ -104,6 +104,37 @@ def test_the_contracts_server_example(etc: Path) -> None:
     )
 
 
+def test_a_gateway_for_everything(etc: Path) -> None:
+    text = CLIENT.replace('["172.21.1.2/30"]', '["172.21.1.2/30", "fd21::2/127"]')
+    own = 'default_route = true\nkill_switch = true\ndns = ["172.21.1.1"]\ndns_search = ["office.example"]\n'
+    tunnel = config.load_client(_file(etc, text.replace("default_route = false\n", own))).tunnel
+    assert (tunnel.default_route, tunnel.kill_switch) == (True, True)
+    assert (tunnel.dns, tunnel.dns_search) == ((ip_address("172.21.1.1"),), ("office.example",))
+    assert tunnel.default_routes == (
+        config.Route(ip_network("0.0.0.0/0"), ip_address("172.21.1.1")),
+        config.Route(ip_network("::/0"), ip_address("fd21::3")),
+    )
+
+
+def test_the_other_end_is_named_where_it_does_not_follow(etc: Path) -> None:
+    own = '["172.21.1.2/24", "fd21::2/64"]\npeer = ["172.21.1.1", "fd21::1"]\nroutes = ["10.0.0.0/8"]'
+    text = CLIENT.replace('["172.21.1.2/30"]', own).replace("default_route = false", "default_route = true")
+    tunnel = config.load_client(_file(etc, text)).tunnel
+    assert [str(route.gateway) for route in (*tunnel.routes, *tunnel.default_routes)] == [
+        "172.21.1.1", "172.21.1.1", "fd21::1",
+    ]  # fmt: skip
+
+
+def test_a_router_at_either_end(etc: Path) -> None:
+    own = "forward = true\nmasquerade = true\nclamp_mss = false\n"
+    client = config.load_client(_file(etc, CLIENT.replace("default_route = false\n", own))).tunnel
+    server = config.load_server(_file(etc, SERVER.replace("[client.tunnel]\n", f"[client.tunnel]\n{own}")))
+    for tunnel in (client, server.clients[0].tunnel):
+        assert (tunnel.forward, tunnel.masquerade, tunnel.clamp_mss) == (True, True, False)
+    refused = SERVER.replace("[client.tunnel]\n", "[client.tunnel]\ndefault_route = true\n")
+    assert _errors(_file(etc, refused))[0].startswith("client[0].tunnel.default_route: unknown key")
+
+
 def test_load_tells_the_kinds_apart(etc: Path) -> None:
     assert isinstance(config.load(_file(etc, CLIENT)), config.ClientConfig)
     assert isinstance(config.load(_file(etc, SERVER)), config.ServerConfig)
@@ -165,11 +196,32 @@ BROKEN = [
     ("mtu = 1500", 'routes = ["10.0.0.1/8"]', 'tunnel.routes[0] = "10.0.0.1/8"', 'accepted: "10.0.0.0/8"'),
     ("mtu = 1500", 'routes = ["10.0.0.0/8", "10.0.0.0/8"]', "tunnel.routes[1]", "given twice"),
     (
-        "default_route = false",
-        "default_route = true",
+        '["172.21.1.2/30"]\nmtu = 1500\ndefault_route = false',
+        '["172.21.1.2/24"]\ndefault_route = true',
         "tunnel.default_route = true",
-        "not supported yet: use routes",
+        "which address the server has does not follow from 172.21.1.2/24; accepted: networks of two, such "
+        'as "172.21.1.2/30" and "fd21::2/127", or tunnel.peer beside it',
     ),
+    (
+        '["172.21.1.2/30"]\nmtu = 1500\ndefault_route = false',
+        '["172.21.1.2/30", "fd00::2/64"]\ndefault_route = true',
+        "tunnel.default_route = true",
+        "does not follow from 172.21.1.2/30, fd00::2/64",
+    ),
+    ("mtu = 1500", 'peer = ["172.21.1.2"]', 'tunnel.peer = "172.21.1.2"', "nobody's on this link"),
+    ("mtu = 1500", 'peer = ["172.21.1.9"]', 'tunnel.peer = "172.21.1.9"', "nobody's on this link"),
+    ("default_route = false", "kill_switch = true", "tunnel.kill_switch = true", "would let nothing pass"),
+    ("mtu = 1500", 'dns = ["router"]', 'tunnel.dns[0] = "router"', "not an address"),
+    ("mtu = 1500", 'dns_search = ["a.example"]', "tunnel.dns_search", "nobody to ask"),
+    (
+        "mtu = 1500",
+        'dns = ["172.21.1.1"]\ndns_search = ["~."]',
+        'tunnel.dns_search[0] = "~."',
+        "not a domain",
+    ),
+    ("mtu = 1500", "forward = 1", "tunnel.forward = 1", "an integer, not a boolean"),
+    ("mtu = 1500", 'masquerade = "yes"', 'tunnel.masquerade = "yes"', "not a boolean"),
+    ("mtu = 1500", "clamp_mss = 1400", "tunnel.clamp_mss = 1400", "not a boolean"),
     (
         '"adaptive"',
         '"fastest"',

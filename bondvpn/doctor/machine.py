@@ -7,13 +7,14 @@ import re
 import socket
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from bondvpn import config
 from bondvpn.doctor.finding import Finding
 from bondvpn.errors import SystemFault
-from bondvpn.linux import ethtool
+from bondvpn.linux import commands, ethtool, nftables, resolver, sysctl
+from bondvpn.linux.nftables import Table
 from bondvpn.linux.tap import Tap
 from bondvpn.linux.udp import SOL_UDP, UDP_GRO, UDP_SEGMENT, UdpSocket
 from bondvpn.noise.timestamp import unix_seconds
@@ -112,18 +113,59 @@ def clock(state: Path, now_s: float | None = None) -> Finding:
     return Finding("clock", "system", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now_s)))
 
 
-def forwarding(settings: config.ServerConfig) -> Iterator[Finding]:
-    """A server with routes to an office's network is a router."""
-    versions = {route.prefix.version for client in settings.clients for route in client.tunnel.routes}
-    for version, name in ((4, "net.ipv4.ip_forward"), (6, "net.ipv6.conf.all.forwarding")):
-        path = Path("/proc/sys") / name.replace(".", "/")
-        if version not in versions or not path.exists():
+def forwarding(tunnels: Iterable[config.Tunnel], *, server: bool, running: bool) -> Iterator[Finding]:
+    """A server with routes to an office's network is a router, and who asks for one is."""
+    asked: set[int] = set()
+    versions: set[int] = set()
+    for tunnel in tunnels:
+        families = {own.version for own in tunnel.address}
+        asked |= families if tunnel.forward else set()
+        versions |= families if tunnel.masquerade or tunnel.clamp_mss else set()
+        versions |= {route.prefix.version for route in tunnel.routes} if server else set()
+    for version, path in sysctl.FORWARDING.items():
+        name = commands.sysctl_name(str(path))
+        if version not in versions | asked or not path.exists():
             continue
-        if path.read_text().strip() == "0":
-            found = "off: what comes for client.tunnel.routes ends here"
-            yield Finding("forwarding", name, found, f"sysctl -w {name}=1")
-        else:
+        if not sysctl.is_off(version):
             yield Finding("forwarding", name, "on")
+        elif version in asked and not running:
+            yield Finding("forwarding", name, "off: a start switches it on")
+        else:
+            mend = f"sysctl -w {name}=1" + ("" if version in asked else "  # or tunnel.forward = true")
+            yield Finding("forwarding", name, "off: what is for others than this machine ends here", mend)
+
+
+def packet_filter(tables: Iterable[Table], *, running: bool) -> Iterator[Finding]:
+    """The tables that a start makes, or has made."""
+    for table in tables:
+        subject = f"{nftables.FAMILY} {table.name}"
+        if why := nftables.missing():
+            found = f"{why}: TCP is not told how narrow the tunnel is" if table.optional else why
+            yield Finding("nftables", subject, found, "apt-get install nftables")
+            continue
+        if not running:
+            yield Finding("nftables", subject, "a start makes it")
+            continue
+        try:
+            there = nftables.rules_in(nftables.listing(table.name))
+        except SystemFault as fault:
+            yield Finding("nftables", subject, str(fault), "run it as root")
+            continue
+        planned = sum(len(chain.rules) for chain in table.chains)
+        if there == planned:
+            yield Finding("nftables", subject, f"{there} rules as planned")
+        else:
+            yield Finding("nftables", subject, f"has {there} rules, not {planned}", "bondvpn reload")
+
+
+def name_servers(tunnel: config.Tunnel) -> Iterator[Finding]:
+    """Whether systemd-resolved can be told of them."""
+    if not tunnel.dns:
+        return
+    if why := resolver.missing():
+        yield Finding("dns", tunnel.interface, why, "apt-get install systemd-resolved")
+    else:
+        yield Finding("dns", tunnel.interface, ", ".join(str(server) for server in tunnel.dns))
 
 
 def ports(settings: config.ServerConfig) -> Iterator[Finding]:

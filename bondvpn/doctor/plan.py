@@ -8,7 +8,7 @@ from bondvpn import config
 from bondvpn.config import ClientConfig
 from bondvpn.doctor.finding import Finding
 from bondvpn.errors import SystemFault
-from bondvpn.linux import commands, journal, policy
+from bondvpn.linux import commands, fulltunnel, journal, policy
 from bondvpn.linux.journal import Entry, Sysctl, journal_path
 from bondvpn.linux.netlink import Netlink, Route, Rule, tunnel_routes
 
@@ -38,7 +38,15 @@ def of(settings: ClientConfig, status: Status | None, netlink: Netlink) -> polic
     for link in _links(status):
         if link.get("table") is not None and link["name"] not in configured:
             numbers[link["name"]] = link["table"]
-    return policy.plan_here(settings.tunnel.interface, settings.uplinks, netlink, numbers)
+    table = (status or {}).get("machine", {}).get("default_route_table")
+    if table is not None:
+        numbers[fulltunnel.NUMBER] = table
+    return policy.plan_here(settings.tunnel, settings.uplinks, netlink, numbers)
+
+
+def of_server(tunnels: Sequence[config.Tunnel], netlink: Netlink) -> policy.Plan:
+    """A server's."""
+    return policy.plan_of_server(tunnels, netlink.network())
 
 
 def _links(status: Status | None) -> Sequence[Status]:
@@ -68,14 +76,34 @@ def installed(
         yield Finding(kind, _subject(one), "is not there", f"bondvpn reload  # or {commands.entry(one)}")
     if not missing:
         yield Finding("route", "all", f"{len(there)} routes and rules as planned")
-    for entry in wanted:
-        if isinstance(entry, Sysctl):
-            mend = commands.sysctl(entry.path, entry.new)
-            yield Finding(
-                "rp_filter", Path(entry.path).parent.name, "strict: answers by this line are dropped", mend
-            )
-    if not any(isinstance(entry, Sysctl) for entry in wanted):
+    strict = [one for one in wanted if isinstance(one, Sysctl) and one.path.endswith("/rp_filter")]
+    for entry in strict:
+        mend = commands.sysctl(entry.path, entry.new)
+        yield Finding(
+            "rp_filter", Path(entry.path).parent.name, "strict: answers by this line are dropped", mend
+        )
+    if not strict:
         yield Finding("rp_filter", "all", "not strict on any line")
+
+
+def full_tunnel(settings: config.Tunnel, netlink: Netlink, *, running: bool) -> Iterator[Finding]:
+    """What stands against it, and what goes beside it."""
+    if not running:
+        try:
+            fulltunnel.refuse_conflicts(settings)
+        except SystemFault as fault:
+            yield Finding("default_route", settings.interface, str(fault), "bondvpn status; bondvpn down")
+    if not settings.default_route:
+        return
+    inside = {route.prefix.version for route in settings.default_routes}
+    beside = {route.version for route in netlink.network().defaults} - inside
+    for version in sorted(beside):
+        subject = f"IPv{version}"
+        if settings.kill_switch:
+            yield Finding("default_route", subject, "the tunnel has none, and the kill switch refuses it")
+            continue
+        mend = f"tunnel.address with an {subject} address at both ends, or tunnel.kill_switch = true"
+        yield Finding("default_route", subject, "leaves by the lines: the tunnel has no such address", mend)
 
 
 def _subject(entry: Entry) -> str:

@@ -80,6 +80,10 @@ def _client(settings: ClientConfig, *, speed: bool) -> Report:
             found += machine.interface_offloads(interface)
         found += plan.installed(settings, planned, netlink, running=report.running)
         found.append(plan.tunnel_addresses(settings.tunnel, netlink, running=report.running))
+        found += plan.full_tunnel(settings.tunnel, netlink, running=report.running)
+    found += machine.forwarding([settings.tunnel], server=False, running=report.running)
+    found += machine.packet_filter(planned.tables, running=report.running)
+    found += machine.name_servers(settings.tunnel)
     if status is not None:
         report.lines = lines.of_status(status)
     elif able and not report.running and not any(one.check == "leftovers" for one in left):
@@ -103,7 +107,10 @@ def _server(settings: ServerConfig) -> Report:
         found += plan.leftovers(SERVER_SOCKET, netlink, running=report.running)
         for client in settings.clients:
             found.append(plan.tunnel_addresses(client.tunnel, netlink, running=report.running))
-    found += machine.forwarding(settings)
+        tunnels = [client.tunnel for client in settings.clients]
+        planned = plan.of_server(tunnels, netlink)
+    found += machine.forwarding(tunnels, server=True, running=report.running)
+    found += machine.packet_filter(planned.tables, running=report.running)
     if not report.running:
         found += machine.ports(settings)
     if status is not None:

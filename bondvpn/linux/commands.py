@@ -1,11 +1,15 @@
-"""What is put into the kernel, as the commands that an administrator would type (iproute2, sysctl)."""
+"""What is put into the kernel, as the commands that an administrator would type (iproute2, sysctl, nft,
+resolvectl)."""
 
 from collections.abc import Iterator
 
 from bondvpn import config
+from bondvpn.linux import nftables, resolver
 from bondvpn.linux.journal import Entry, Sysctl, TapDevice
 from bondvpn.linux.netlink import TABLE_MAIN, Route, Rule
 from bondvpn.linux.network import PROTOCOL
+from bondvpn.linux.nftables import NftTable
+from bondvpn.linux.resolver import Resolver
 
 _PROC_SYS = "/proc/sys/"
 
@@ -32,6 +36,10 @@ def entry(one: Entry) -> str:
             return sysctl(one.path, one.new)
         case TapDevice():
             return f"ip tuntap add dev {one.interface} mode tap vnet_hdr"
+        case NftTable():
+            return f"nft add table {nftables.FAMILY} {one.name}"
+        case Resolver():
+            return " && ".join(" ".join(words) for words in resolver.commands(one))
 
 
 def route(one: Route, verb: str = "add") -> str:
@@ -57,9 +65,14 @@ def rule(one: Rule, verb: str = "add") -> str:
 
 
 def sysctl(path: str, value: str) -> str:
-    """`sysctl -w`; with slashes where an interface's name has a dot (sysctl(8))."""
+    """`sysctl -w`."""
+    return f"sysctl -w {sysctl_name(path)}={value}"
+
+
+def sysctl_name(path: str) -> str:
+    """A setting's name; with slashes where an interface's name has a dot (sysctl(8))."""
     name = path.removeprefix(_PROC_SYS)
-    return f"sysctl -w {name if '.' in name else name.replace('/', '.')}={value}"
+    return name if "." in name else name.replace("/", ".")
 
 
 def _ip(version: int) -> str:

@@ -8,14 +8,17 @@ undoes it. Life of a journal: `begin` (undoes what a dead owner left), `record` 
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
 import msgspec
 
 from bondvpn.errors import SystemFault
+from bondvpn.linux import nftables, resolver
 from bondvpn.linux.netlink import Netlink, Route, Rule
+from bondvpn.linux.nftables import NftTable
+from bondvpn.linux.resolver import Resolver
 
 RUNTIME_DIR = Path("/run/bondvpn")
 _SUFFIX = ".journal.json"
@@ -28,6 +31,8 @@ class Sysctl(msgspec.Struct, frozen=True, kw_only=True, tag="sysctl"):
     """Its file below /proc/sys."""
     old: str
     new: str
+    follows: bool = False
+    """Nobody writes `new`: the kernel sets it, when the setting recorded after this one is undone."""
 
 
 class TapDevice(msgspec.Struct, frozen=True, kw_only=True, tag="tap"):
@@ -36,7 +41,7 @@ class TapDevice(msgspec.Struct, frozen=True, kw_only=True, tag="tap"):
     interface: str
 
 
-Entry = Route | Rule | Sysctl | TapDevice
+Entry = Route | Rule | Sysctl | TapDevice | NftTable | Resolver
 
 
 class Owner(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,18 +121,19 @@ class Journal:
         self._file = _File(owner=owner)
 
     @classmethod
-    def begin(cls, path: Path, netlink: Netlink) -> Self:
-        """Undo what a dead owner left, then start an empty journal of this process's own.
+    def begin(cls, path: Path, netlink: Netlink, keep: Collection[Entry] = ()) -> Self:
+        """Undo what a dead owner left, but for what is to be `keep`t, then start this process's own journal.
 
         Raises SystemFault when the owner lives, or when its leftovers cannot be removed.
         """
-        left = undo_dead(path, netlink)
+        left = undo_dead(path, netlink, keep)
         if left:
             raise SystemFault("\n".join(left))
         owner = Owner.of(os.getpid())
         if owner is None:
             raise SystemFault("cannot read /proc/self/stat: /proc must be mounted")
         journal = cls(path, owner)
+        journal._file.entries += entries_of(path)
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as fault:
@@ -162,16 +168,17 @@ class Journal:
                 self._file.entries = [entry for entry in self._file.entries if entry not in undone]
                 _write(self._path, self._file)
 
-    def undo(self, netlink: Netlink) -> list[str]:
-        """Undo everything, last first, and remove the file. What is gone already is no error.
+    def undo(self, netlink: Netlink, keep: Collection[Entry] = ()) -> list[str]:
+        """Undo everything but what is to be `keep`t, last first, and remove the file if nothing is. What is
+        gone already is no error.
 
         Returns one line for each thing that could not be undone; those stay in the file.
         """
-        return _undo(self._path, self._file, netlink)
+        return _undo(self._path, self._file, netlink, keep)
 
 
-def undo_dead(path: Path, netlink: Netlink) -> list[str]:
-    """Undo the journal of a process that is no more; no journal, nothing to do.
+def undo_dead(path: Path, netlink: Netlink, keep: Collection[Entry] = ()) -> list[str]:
+    """Undo the journal of a process that is no more, but for what is to be `keep`t; no journal: nothing.
 
     Returns one line for each thing that could not be undone. Raises SystemFault while the owner lives.
     """
@@ -185,13 +192,16 @@ def undo_dead(path: Path, netlink: Netlink) -> list[str]:
     if file.owner.boot_id != _boot_id():
         path.unlink(missing_ok=True)  # the reboot has undone it
         return []
-    return _undo(path, file, netlink)
+    return _undo(path, file, netlink, keep)
 
 
-def _undo(path: Path, file: _File, netlink: Netlink) -> list[str]:
+def _undo(path: Path, file: _File, netlink: Netlink, keep: Collection[Entry]) -> list[str]:
     failures: list[str] = []
     stuck: list[Entry] = []
     for entry in reversed(file.entries):
+        if entry in keep:
+            stuck.insert(0, entry)
+            continue
         try:
             _undo_entry(entry, netlink)
         except (SystemFault, OSError) as fault:
@@ -213,6 +223,10 @@ def _undo_entry(entry: Entry, netlink: Netlink) -> None:
             netlink.drop_rule(entry)
         case TapDevice():
             netlink.delete_tap(entry.interface)
+        case NftTable():
+            nftables.delete(entry.name)
+        case Resolver():
+            resolver.revert(entry.interface)
         case Sysctl():
             setting = Path(entry.path)
             # Whoever set something else in between meant it.

@@ -22,29 +22,34 @@ uplinks where it is strict, since the main table may prefer another line for the
 
 An uplink without interface, carrier or address has none of this: it waits, and why is said.
 
-`plan` is pure: from the configuration and a survey of the machine to what is to be. `install` brings the
-kernel there from wherever it is, journal first; `Journal.undo` takes it back.
+What the tunnel itself asks for stands beside it in the plan: the full tunnel (`linux.fulltunnel`), forwarding
+and the packet filter (`linux.gateway`), name servers (`linux.resolver`).
+
+`plan` is pure: from the configuration and a survey of the machine to what is to be. `install` brings routes,
+rules and settings there from wherever they are, journal first, and `linux.upkeep` the rest; `Journal.undo`
+takes it back.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from pathlib import Path
+from typing import Any
 
-from bondvpn.config import MAX_UPLINKS, Uplink
+from bondvpn.config import MAX_UPLINKS, SERVER_SOCKET, Tunnel, Uplink
 from bondvpn.errors import SystemFault
-from bondvpn.linux.journal import Entry, Journal, Sysctl, TapDevice, journal_path, tables_taken
+from bondvpn.linux import fulltunnel, gateway, resolver, sysctl
+from bondvpn.linux.journal import Entry, Journal, Sysctl, journal_path, tables_taken
 from bondvpn.linux.netlink import TABLE_MAIN, Netlink, Route, Rule
 from bondvpn.linux.network import Interface, Network
+from bondvpn.linux.nftables import Table
+from bondvpn.linux.resolver import Resolver
+from bondvpn.linux.sysctl import has_ipv6
 from bondvpn.values import IPAddress
 
 TABLE_FIRST = 0x1189
 PRIORITY_MARK = 11890
 PRIORITY_SOURCE_DIRECT = 11891
 PRIORITY_SOURCE = 11892
-# linux ip-sysctl.rst; the larger of `all` and the interface's counts
-RP_FILTER_STRICT = 1
-RP_FILTER_LOOSE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +99,25 @@ class Plan:
     loose_interfaces: tuple[str, ...] = ()
     """Interfaces on which rp_filter must not be strict."""
     numbers: Mapping[str, int] = field(default_factory=dict)
-    """The table and mark that go with an uplink's name, unless configured; for the next plan."""
+    """The table and mark that go with an uplink's name, unless configured, and the full tunnel's table by
+    `fulltunnel.NUMBER`; for the next plan."""
+    forward: tuple[int, ...] = ()
+    """Families (4, 6) in which forwarding is to be on."""
+    advertised: tuple[str, ...] = ()
+    """Interfaces that go on to take router advertisements then."""
+    tables: tuple[Table, ...] = ()
+    """Of the packet filter; the kill switch first."""
+    resolver: Resolver | None = None
+
+    def summary(self) -> dict[str, Any]:
+        """For the status."""
+        return {
+            "default_route_table": self.numbers.get(fulltunnel.NUMBER),
+            "kill_switch": any(table.name == fulltunnel.KILL_SWITCH for table in self.tables),
+            "forward": list(self.forward),
+            "nftables": [table.name for table in self.tables],
+            "dns": list(self.resolver.servers) if self.resolver is not None else [],
+        }
 
 
 def survey(uplinks: Sequence[Uplink], netlink: Netlink) -> Network:
@@ -107,12 +130,14 @@ def plan(
     network: Network,
     tables_taken: Collection[int] = (),
     numbers: Mapping[str, int] | None = None,
+    tunnel: Tunnel | None = None,
 ) -> Plan:
-    """What the uplinks need; `tables_taken` are not allocated (other processes' tables), and who has a
-    number from an earlier plan keeps it."""
+    """What the uplinks need, and the `tunnel` over them; `tables_taken` are not allocated (other processes'
+    tables), and who has a number from an earlier plan keeps it."""
+    full = tunnel is not None and tunnel.default_route
     lines = _lines(uplinks, network)
-    numbered = _numbered(lines, tables_taken, numbers or {})
-    bindings = [_bind(line, network, numbered[line.name]) for line in lines]
+    numbered = _numbered(lines, tables_taken, numbers or {}, full=full)
+    bindings = [_bind(line, network, numbered[line.name], marked=full) for line in lines]
     routes: list[Route] = []
     rules: list[Rule] = []
     loose: dict[str, None] = {}
@@ -133,15 +158,55 @@ def plan(
             sources = [one for one in own if one.version == leg.version and one not in ruled]
             ruled.update(sources)
             rules += _rules(leg.version, binding.table, binding.mark, [str(one) for one in sources])
-    return Plan(tuple(bindings), tuple(routes), tuple(rules), tuple(loose), numbered)
+    made = Plan(tuple(bindings), tuple(routes), tuple(rules), tuple(loose), numbered)
+    return made if tunnel is None else _with_tunnel(made, tunnel, network)
 
 
 def plan_here(
-    interface: str, uplinks: Sequence[Uplink], netlink: Netlink, numbers: Mapping[str, int] | None = None
+    tunnel: Tunnel, uplinks: Sequence[Uplink], netlink: Netlink, numbers: Mapping[str, int] | None = None
 ) -> Plan:
-    """The plan for this machine as it is now and the process with that tunnel. Raises SystemFault."""
-    taken = tables_taken(journal_path(interface))
-    return plan(uplinks, survey(uplinks, netlink), taken, numbers)
+    """A client's plan for this machine as it is now. Raises SystemFault."""
+    taken = tables_taken(journal_path(tunnel.interface))
+    return plan(uplinks, survey(uplinks, netlink), taken, numbers, tunnel)
+
+
+def plan_of_server(tunnels: Sequence[Tunnel], network: Network) -> Plan:
+    """What a server's tunnels ask of its machine."""
+    table = gateway.table(SERVER_SOCKET, tunnels, server=True)
+    return Plan(
+        forward=gateway.versions(tunnels),
+        advertised=_advertised(network),
+        tables=() if table is None else (table,),
+    )
+
+
+def _with_tunnel(made: Plan, tunnel: Tunnel, network: Network) -> Plan:
+    """What the client's tunnel asks for beside its uplinks."""
+    tables: list[Table] = []
+    if tunnel.default_route:
+        table = made.numbers[fulltunnel.NUMBER]
+        marks = [one.mark for one in made.bindings if one.mark is not None]
+        versions = {route.prefix.version for route in tunnel.default_routes}
+        routes = fulltunnel.routes(tunnel.default_routes, tunnel.interface, table)
+        rules = fulltunnel.rules(versions, table, marks)
+        made = replace(made, routes=(*made.routes, *routes), rules=(*made.rules, *rules))
+        if tunnel.kill_switch:
+            lines = {one.interface for one in made.bindings if one.interface is not None}
+            tables.append(fulltunnel.kill_switch(tunnel.interface, marks, lines, network))
+    table_of_gateway = gateway.table(tunnel.interface, [tunnel], server=False)
+    if table_of_gateway is not None:
+        tables.append(table_of_gateway)
+    return replace(
+        made,
+        forward=gateway.versions([tunnel]),
+        advertised=_advertised(network),
+        tables=tuple(tables),
+        resolver=resolver.of(tunnel),
+    )
+
+
+def _advertised(network: Network) -> tuple[str, ...]:
+    return tuple(sorted({route.interface for route in network.defaults if route.version == 6}))
 
 
 def _lines(uplinks: Sequence[Uplink], network: Network) -> list[Uplink]:
@@ -170,21 +235,24 @@ def _wanted(uplink: Uplink, interface: str) -> bool:
     return matches(uplink.include) and not matches(uplink.exclude)
 
 
-def _numbered(lines: Sequence[Uplink], taken: Collection[int], before: Mapping[str, int]) -> dict[str, int]:
-    """A number for each uplink: the one it had, or the next that nobody uses."""
-    numbers = {line.name: before[line.name] for line in lines if line.name in before}
+def _numbered(
+    lines: Sequence[Uplink], taken: Collection[int], before: Mapping[str, int], *, full: bool
+) -> dict[str, int]:
+    """A number for each uplink, and for the full tunnel: the one it had, or the next that nobody uses."""
+    names = [*(line.name for line in lines), *([fulltunnel.NUMBER] if full else [])]
+    numbers = {name: before[name] for name in names if name in before}
     used = {*taken, *numbers.values(), *(line.table for line in lines), *(line.mark for line in lines)}
     number = TABLE_FIRST
-    for line in lines:
-        while line.name not in numbers:
+    for name in names:
+        while name not in numbers:
             if number not in used:
-                numbers[line.name] = number
+                numbers[name] = number
             number += 1
     return numbers
 
 
-def _bind(line: Uplink, network: Network, number: int) -> Binding:
-    """Where the uplink is, and how it leaves from there."""
+def _bind(line: Uplink, network: Network, number: int, *, marked: bool) -> Binding:
+    """Where the uplink is, and how it leaves from there; `marked`: by a mark in any case."""
     interface: Interface | None = None
     if line.interface is not None:
         interface = network.interfaces.get(line.interface)
@@ -209,7 +277,7 @@ def _bind(line: Uplink, network: Network, number: int) -> Binding:
         return replace(binding, waiting=f"{interface.name} {what}")
     led = tuple(leg for leg in legs if leg.route or leg.filled)
     if not led and line.table is None:
-        return replace(binding, legs=tuple(legs), mark=line.mark)
+        return replace(binding, legs=tuple(legs), mark=line.mark or (number if marked else None))
     table, mark = line.table or number, line.mark or number
     return replace(binding, legs=led or tuple(legs), table=table, mark=mark)
 
@@ -270,7 +338,7 @@ def install(wanted: Plan, netlink: Netlink, journal: Journal) -> list[str]:
     for entry in kept:
         match entry:
             case Sysctl():
-                _set(entry)
+                sysctl.apply(entry)
             case Rule() if entry not in rules:
                 netlink.put_rule(entry)
             case Route() if entry not in routes:
@@ -288,7 +356,11 @@ def entries(wanted: Plan, netlink: Netlink, earlier: Sequence[Entry] = ()) -> li
     """What of the plan this kernel takes and nobody else has made already: what there is to see once it is
     installed. `earlier`: what the journal holds. Changes nothing; raises SystemFault."""
     routes = netlink.own_routes()
-    kept: list[Entry] = list(_settings(wanted, earlier))
+    settings = {entry.path: entry for entry in earlier if isinstance(entry, Sysctl)}
+    kept: list[Entry] = [
+        *sysctl.loose(wanted.loose_interfaces, settings),
+        *sysctl.forwarding(wanted.forward, wanted.advertised, settings),
+    ]
     kept += [rule for rule in wanted.rules if rule.version == 4 or has_ipv6()]
     kept += [
         route
@@ -300,53 +372,11 @@ def entries(wanted: Plan, netlink: Netlink, earlier: Sequence[Entry] = ()) -> li
 
 
 def _is_a_plans(entry: Entry) -> bool:
-    """Whether `install` put it into the journal: all but the tunnel's own."""
-    return not isinstance(entry, TapDevice) and not (isinstance(entry, Route) and entry.table == TABLE_MAIN)
-
-
-def _settings(wanted: Plan, entries: Sequence[Entry]) -> Iterator[Sysctl]:
-    """What makes rp_filter loose on the plan's interfaces, where it is strict or was before we came."""
-    earlier = {entry.path: entry for entry in entries if isinstance(entry, Sysctl)}
-    for name in wanted.loose_interfaces:
-        path = _rp_filter(name)
-        change = earlier.get(str(path)) or _loosening(path)
-        if change is not None:
-            yield change
-
-
-def has_ipv6(interface: str | None = None) -> bool:
-    """Whether the kernel has IPv6, not switched off on the interface if one is named."""
-    conf = Path("/proc/sys/net/ipv6/conf")
-    if interface is None or not (conf / interface).exists():
-        return conf.exists()
-    return (conf / interface / "disable_ipv6").read_text().strip() == "0"
-
-
-def _rp_filter(interface: str) -> Path:
-    return Path("/proc/sys/net/ipv4/conf") / interface / "rp_filter"
-
-
-def _loosening(own: Path) -> Sysctl | None:
-    """The change that makes an interface's rp_filter loose; None where it is not strict."""
-    try:
-        old = own.read_text().strip()
-        of_all = _rp_filter("all").read_text()
-    except FileNotFoundError:  # it has gone
-        return None
-    if max(int(of_all), int(old)) != RP_FILTER_STRICT:
-        return None
-    return Sysctl(path=str(own), old=old, new=str(RP_FILTER_LOOSE))
-
-
-def _set(setting: Sysctl) -> None:
-    """Make it loose if it is strict: at first, and again on an interface that has come back."""
-    path = Path(setting.path)
-    try:
-        if _loosening(path) is not None:
-            path.write_text(setting.new)
-    except FileNotFoundError:
-        return  # its interface has just gone
-    except OSError as fault:
-        raise SystemFault(
-            f"cannot set {setting.path} to {setting.new}: {fault.strerror}: run as root"
-        ) from None
+    """Whether `install` put it into the journal."""
+    match entry:
+        case Route():
+            return entry.table != TABLE_MAIN  # the tunnel's own
+        case Rule() | Sysctl():
+            return True
+        case _:
+            return False

@@ -66,7 +66,7 @@ class _Drafter:
             raise ConfigError([_why_lost(profile.name, profile.source.file) for profile in setup.lost])
         endpoints = self._endpoints()
         address, peer = self._addresses()
-        self._client(endpoints, address)
+        self._client(endpoints, address, peer)
         self._server(endpoints, peer)
         return self._draft
 
@@ -144,7 +144,12 @@ class _Drafter:
         return own, ip_interface(f"{other}/{network.prefixlen}")
 
     # -- client.toml ----------------------------------------------------------------------------
-    def _client(self, endpoints: Sequence[Said[values.Endpoint]], address: Said[IPInterface] | None) -> None:
+    def _client(
+        self,
+        endpoints: Sequence[Said[values.Endpoint]],
+        address: Said[IPInterface] | None,
+        peer: IPInterface,
+    ) -> None:
         setup, self._file, self._lines = self._setup, "client.toml", []
         self._put("# Made by `bondvpn import-eql`; what stands behind a # is where it was taken from.")
         self._key("", "private_key_file", "client.key")
@@ -156,6 +161,10 @@ class _Drafter:
         routes = self._prefixes(setup.routes, but=own.network)
         if routes:
             self._key("tunnel", "routes", [str(one.value) for one in routes], *(one.place for one in routes))
+        if setup.default_route is not None:
+            if own.network.num_addresses > 4:
+                self._key("tunnel", "peer", [str(peer.ip)], setup.peer.place if setup.peer else None)
+            self._key("tunnel", "default_route", True, setup.default_route)
         self._put("\n[[server]]")
         self._key("server[0]", "public_key", self._keys.server)
         self._key("server[0]", "preshared_key_file", f"{NAME}.psk")
@@ -304,4 +313,4 @@ def _why_lost(name: str, file: str) -> str:
 def _toml(value: object) -> str:
     if isinstance(value, list):
         return f"[{', '.join(_toml(one) for one in value)}]"
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str | bool) else str(value)

@@ -26,7 +26,7 @@ _PLUMBING = {
     "systemctl": "bondvpn takes its place",
     "invoke-rc.d": "bondvpn takes its place",
     "killall": "bondvpn takes its place",
-    "sysctl": "bondvpn loosens rp_filter on its lines itself; keep forwarding in sysctl.d",
+    "sysctl": "bondvpn loosens rp_filter on its lines itself; keep forwarding in sysctl.d, or set `forward`",
     "eql_emancipate": "not needed",
 }
 

@@ -67,6 +67,8 @@ class Setup:
     peer: Said[IPAddress] | None = None
     routes: list[Said[IPNetwork]] = field(default_factory=list)
     lans: list[Said[IPNetwork]] = field(default_factory=list)
+    default_route: Place | None = None
+    """Where it says that everything goes through the tunnel."""
     interfaces: set[str] = field(default_factory=set)
     """Names that are in use."""
     not_taken: list[Said[str]] = field(default_factory=list)
@@ -328,7 +330,7 @@ class _Reader:
                 why = f"mtu {stanza.mtu.value}: the tunnel's MTU is 1500 whatever the lines' MTU is"
                 setup.not_taken.append(Said(why, stanza.mtu.place))
             if stanza.gateway is not None:
-                self._default_route(stanza.gateway.place)
+                setup.default_route = stanza.gateway.place
         if setup.address is None:
             given = next((one for one in self._of(Address) if one.interface in names), None)
             setup.address = None if given is None else Said(given.address, given.place)
@@ -337,15 +339,14 @@ class _Reader:
                 self._take_inner_route(route)
         for profile in setup.profiles:
             setup.routes += profile.routes
-            if profile.default_route is not None:
-                self._default_route(profile.default_route)
+            setup.default_route = setup.default_route or profile.default_route
         setup.lans += self._lans(names)
 
     def _take_inner_route(self, route: TableRoute) -> None:
         if self._setup.peer is None and route.gateway is not None:
             self._setup.peer = Said(route.gateway, route.place)
         if route.destination is None:
-            self._default_route(route.place)
+            self._setup.default_route = route.place
         else:
             self._setup.routes.append(Said(route.destination, route.place))
 
@@ -363,11 +364,6 @@ class _Reader:
         own = self._setup.address
         inside = own is not None and route.gateway is not None and route.gateway in own.value.network
         return route.interface in names or inside
-
-    def _default_route(self, place: Place) -> None:
-        self._setup.not_taken.append(
-            Said("the default route through the tunnel: route the prefixes you need (tunnel.routes)", place)
-        )
 
 
 def _tables(source: Source) -> dict[str, Said[int]]:

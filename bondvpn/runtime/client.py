@@ -10,9 +10,11 @@ import uvloop
 
 from bondvpn.config import ClientConfig, load_client
 from bondvpn.errors import BondvpnError
+from bondvpn.linux import fulltunnel
 from bondvpn.linux.cpu import has_aes
 from bondvpn.linux.journal import Journal, journal_path
 from bondvpn.linux.netlink import Netlink
+from bondvpn.linux.nftables import NftTable
 from bondvpn.linux.tap import Tap
 from bondvpn.noise.handshake import NO_PRESHARED_KEY, Identity, Remote
 from bondvpn.runtime.control import ControlSocket
@@ -34,13 +36,20 @@ log = logging.getLogger(__name__)
 
 def run_client(config: ClientConfig) -> int:
     """Run until SIGTERM or SIGINT; the exit code. Raises SystemFault when it cannot start."""
+    fulltunnel.refuse_conflicts(config.tunnel)
+    # It stands until somebody ends the process: also while a killed one is started anew, or fails to start.
+    standing = [NftTable(name=fulltunnel.KILL_SWITCH)]
     with Netlink() as netlink:
-        journal = Journal.begin(journal_path(config.tunnel.interface), netlink)
+        path = journal_path(config.tunnel.interface)
+        journal = Journal.begin(path, netlink, standing if config.tunnel.kill_switch else ())
         record_tap(config.tunnel, netlink, journal)
         try:
-            return uvloop.run(Client(config, journal).run())
+            code = uvloop.run(Client(config, journal).run())
+            if code == 0:
+                standing = []
+            return code
         finally:
-            for line in journal.undo(netlink):
+            for line in journal.undo(netlink, standing):
                 log.warning("%s", line)
 
 
@@ -116,6 +125,7 @@ class Client:
             old = self._config
             try:
                 new = await asyncio.to_thread(load_client, old.path)
+                fulltunnel.refuse_conflicts(new.tunnel)
             except BondvpnError as fault:
                 return refusal(fault)
             self._config, reply = client_changes(old, new)
@@ -150,6 +160,7 @@ class Client:
         return {
             "role": "client",
             "interface": self._config.tunnel.interface,
+            "machine": self._uplinks.machine(),
             "tunnels": [tunnel],
             "drops": self._engine.drops.as_dict(),
         }

@@ -15,6 +15,7 @@ from bondvpn.config import Client, ClientConfig, ServerConfig, Uplink
 from bondvpn.errors import BondvpnError, ConfigError, SystemFault
 from bondvpn.linux.journal import Journal
 from bondvpn.linux.netlink import Netlink, tunnel_routes
+from bondvpn.runtime.router import Router
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +24,8 @@ Reply = dict[str, Any]
 
 
 def client_changes(old: ClientConfig, new: ClientConfig) -> tuple[ClientConfig, Reply]:
-    """What runs after a reload, and what changed: uplinks, endpoints, routes and hooks can."""
-    tunnel = replace(old.tunnel, routes=new.tunnel.routes)
+    """What runs after a reload, and what changed: uplinks, endpoints, hooks and much of the tunnel can."""
+    tunnel = _tunnel(old.tunnel, new.tunnel)
     server = replace(old.server, endpoints=new.server.endpoints)
     runs = replace(old, uplinks=new.uplinks, hooks=new.hooks, tunnel=tunnel, server=server)
     applied = [
@@ -35,16 +36,12 @@ def client_changes(old: ClientConfig, new: ClientConfig) -> tuple[ClientConfig, 
 
 
 def server_changes(old: ServerConfig, new: ServerConfig) -> tuple[ServerConfig, Reply]:
-    """What runs after a reload, and what changed: routes of clients that stay, and hooks can."""
+    """What runs after a reload, and what changed: hooks, and much of the tunnels that stay, can."""
     known = {client.name: client for client in new.clients}
 
     def kept(client: Client) -> Client:
         anew = known.get(client.name)
-        return (
-            client
-            if anew is None
-            else replace(client, tunnel=replace(client.tunnel, routes=anew.tunnel.routes))
-        )
+        return client if anew is None else replace(client, tunnel=_tunnel(client.tunnel, anew.tunnel))
 
     runs = replace(old, hooks=new.hooks, clients=tuple(kept(client) for client in old.clients))
 
@@ -53,6 +50,22 @@ def server_changes(old: ServerConfig, new: ServerConfig) -> tuple[ServerConfig, 
         return [*rest, *_named("client", one.clients, other.clients)]
 
     return runs, {"applied": compared(old, runs), "restart": compared(runs, new), "faults": []}
+
+
+def _tunnel(old: config.Tunnel, new: config.Tunnel) -> config.Tunnel:
+    """What runs after a reload: what stands outside of the tunnel's device can change."""
+    return replace(
+        old,
+        peer=new.peer,
+        routes=new.routes,
+        default_route=new.default_route,
+        kill_switch=new.kill_switch,
+        dns=new.dns,
+        dns_search=new.dns_search,
+        forward=new.forward,
+        masquerade=new.masquerade,
+        clamp_mss=new.clamp_mss,
+    )
 
 
 def _named(
@@ -129,11 +142,12 @@ def tell(name: str, reply: Reply) -> None:
 class ServerReload:
     """A server's reload, in the process that has the journal."""
 
-    def __init__(self, running: ServerConfig, journal: Journal) -> None:
+    def __init__(self, running: ServerConfig, journal: Journal, router: Router) -> None:
         self.config = running
         """What runs now; workers that are started anew are started with it."""
         self.deliver: Callable[[config.Hooks], None] = lambda _hooks: None
         """Takes new hooks to where they run."""
+        self.router = router
         self._journal = journal
         self._lock = threading.Lock()
 
@@ -152,6 +166,7 @@ class ServerReload:
             for before, after in zip(old.clients, runs.clients, strict=True):
                 if before.tunnel.routes != after.tunnel.routes:
                     reply["faults"] += move_routes(before.tunnel, after.tunnel, netlink, self._journal)
+        reply["faults"] += self.router.reconfigure(runs)
         self.config = runs
         if runs.hooks != old.hooks:
             self.deliver(runs.hooks)

@@ -13,7 +13,7 @@ from bondvpn.config import SERVER_SOCKET, Client, ServerConfig
 from bondvpn.linux.cpu import has_aes
 from bondvpn.linux.journal import Journal, journal_path
 from bondvpn.linux.netlink import Netlink
-from bondvpn.linux.policy import has_ipv6
+from bondvpn.linux.sysctl import has_ipv6
 from bondvpn.linux.tap import Tap
 from bondvpn.linux.udp import UdpSocket
 from bondvpn.noise.handshake import NO_PRESHARED_KEY, Identity
@@ -23,6 +23,7 @@ from bondvpn.runtime.engine import Engine
 from bondvpn.runtime.handover import Handover
 from bondvpn.runtime.hooks import Hooks
 from bondvpn.runtime.reload import Reply, ServerReload
+from bondvpn.runtime.router import Router
 from bondvpn.runtime.supervisor import Share, supervise
 from bondvpn.runtime.tunnel import Tunnel, record_tap
 from bondvpn.session.keypair import Keypair
@@ -43,17 +44,25 @@ def run_server(config: ServerConfig) -> int:
         for client in config.clients:
             record_tap(client.tunnel, netlink, journal)
     workers = min(config.workers, len(config.clients))
-    reload = ServerReload(config, journal)
+    router = Router(config, journal)
+    reload = ServerReload(config, journal, router)
     try:
+        router.install()
         if workers > 1:
             return supervise(
                 config, workers, lambda share: uvloop.run(_worker(reload.config, share).run()), reload
             )
-        return uvloop.run(_alone(config, reload).run())
+        return uvloop.run(_run_alone(config, reload))
     finally:
+        router.close()
         with Netlink() as netlink:
             for line in journal.undo(netlink):
                 log.warning("%s", line)
+
+
+async def _run_alone(config: ServerConfig, reload: ServerReload) -> int:
+    async with reload.router.followed():
+        return await _alone(config, reload).run()
 
 
 def _alone(config: ServerConfig, reload: ServerReload) -> "_Server":
@@ -74,7 +83,9 @@ def _alone(config: ServerConfig, reload: ServerReload) -> "_Server":
         config,
         config.clients,
         sockets,
-        lambda status: ControlSocket(SERVER_SOCKET, status, reload_in_thread),
+        lambda status: ControlSocket(
+            SERVER_SOCKET, lambda now: status(now) | {"machine": reload.router.status()}, reload_in_thread
+        ),
     )
     server.reload = reload_in_thread
     reload.deliver = server.take_hooks

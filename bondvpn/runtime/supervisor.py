@@ -25,8 +25,8 @@ import msgspec
 from bondvpn.config import SERVER_SOCKET, Client, Hooks, ServerConfig
 from bondvpn.errors import SystemFault
 from bondvpn.linux import process
-from bondvpn.linux.policy import has_ipv6
 from bondvpn.linux.reuseport import Steering, bind_group
+from bondvpn.linux.sysctl import has_ipv6
 from bondvpn.linux.udp import UdpSocket
 from bondvpn.runtime import status
 from bondvpn.runtime.channel import SIGNALS, ParentEnd, report_fault
@@ -110,6 +110,7 @@ class _Supervisor:
         self._exit_code = 0
         self._fault = ""
         self._asked = 0
+        self._machine_due = NEVER  # when the machine is looked at without an event
         self._woken, self._wake = socket.socketpair()
         self._woken.setblocking(False)
         self._wake.setblocking(False)
@@ -128,6 +129,8 @@ class _Supervisor:
             for listen in self._config.listen
             if has_ipv6() or not listen.ipv6
         ]
+        if (changes := self._reload.router.fileno()) is not None:
+            self._selector.register(changes, selectors.EVENT_READ, self._on_machine)
         gc.collect()
         gc.freeze()  # what the parent has, the workers share with it as long as nobody touches it
         while not self._stopping or any(worker.runs for worker in self._workers):
@@ -162,6 +165,7 @@ class _Supervisor:
             for worker in self._workers:
                 if not worker.runs and now >= worker.due:
                     self._spawn(worker)
+            self._machine_due = self._reload.router.poll(now)
             return
         running = [worker for worker in self._workers if worker.runs]
         if not self._stop_by:
@@ -178,7 +182,7 @@ class _Supervisor:
         if self._stopping:
             due = self._stop_by
         else:
-            due = min((worker.due for worker in self._workers if not worker.runs), default=NEVER)
+            due = min(self._machine_due, *(worker.due for worker in self._workers if not worker.runs), NEVER)
         return None if due == NEVER else max(due - time.monotonic(), 0.0)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -192,6 +196,10 @@ class _Supervisor:
         if self._hung_up:
             self._hung_up = False
             tell("SIGHUP", self._reload())
+
+    def _on_machine(self) -> None:
+        if self._reload.router.touched():
+            self._reload.router.look()
 
     def _deliver(self, hooks: Hooks) -> None:
         for worker in self._workers:
@@ -255,6 +263,7 @@ class _Supervisor:
         self._selector.close()
         self._woken.close()
         self._wake.close()
+        self._reload.router.close()
         if self._control is not None:
             self._control.forget()
         for other in self._workers:
@@ -332,6 +341,7 @@ class _Supervisor:
                         selector.unregister(key.fileobj)
                         waiting.pop(worker.number, None)
         return status.merge(self._config.clients, len(self._workers), answers) | {
+            "machine": self._reload.router.status(),
             "workers": [
                 {
                     "number": worker.number,
@@ -341,5 +351,5 @@ class _Supervisor:
                     "restarts": worker.restarts,
                 }
                 for worker in self._workers
-            ]
+            ],
         }

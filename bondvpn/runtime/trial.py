@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import uvloop
 
-from bondvpn.config import ClientConfig, Hooks
+from bondvpn.config import ClientConfig, Hooks, Tunnel
 from bondvpn.linux.journal import Journal, journal_path
 from bondvpn.linux.netlink import Netlink
 from bondvpn.runtime.client import Client
@@ -68,7 +68,7 @@ def try_lines(config: ClientConfig, *, speed: bool) -> list[Tried]:
                     config,
                     hooks=Hooks(),
                     server=replace(config.server, endpoints=(endpoint,)),
-                    tunnel=replace(config.tunnel, scheduler="adaptive"),
+                    tunnel=Tunnel(interface=config.tunnel.interface, address=config.tunnel.address),
                     uplinks=tuple(replace(uplink, up_bps=None, tier=0) for uplink in config.uplinks),
                 )
                 tried += uvloop.run(_Trial(one, journal).result(str(endpoint), speed=speed))

@@ -21,8 +21,10 @@ from bondvpn.errors import SystemFault
 from bondvpn.linux import policy
 from bondvpn.linux.journal import Journal
 from bondvpn.linux.netlink import Netlink
+from bondvpn.linux.nftables import Changes
 from bondvpn.linux.policy import Binding, Leg, Plan
 from bondvpn.linux.udp import UdpSocket
+from bondvpn.linux.upkeep import Upkeep
 from bondvpn.linux.watch import Watch
 from bondvpn.runtime.endpoints import Endpoints, Target
 from bondvpn.runtime.engine import Engine
@@ -112,6 +114,7 @@ class Uplinks:
         self._endpoints = Endpoints(config.server.endpoints)
         self._lines: dict[str, _Line] = {}
         self._plan = Plan()
+        self._upkeep = Upkeep(journal)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="netlink")
         self._said: list[str] = []  # what waits in the kernel, as last logged
         self._event = asyncio.Event()
@@ -119,7 +122,7 @@ class Uplinks:
 
     # -- life -----------------------------------------------------------------------------------
     async def prepare(self) -> None:
-        """Install routes and rules. Raises SystemFault."""
+        """Bring the machine to the plan. Raises SystemFault."""
         self._adopt(await self._in_thread())
 
     @contextlib.asynccontextmanager
@@ -129,6 +132,8 @@ class Uplinks:
         loop = self._engine.loop
         with Watch() as watch:
             loop.add_reader(watch.fileno(), self._on_event, watch)
+            if (changes := self._upkeep.changes) is not None:
+                loop.add_reader(changes.fileno(), self._on_filter_event, changes)
             self._event.set()  # for what happened since `prepare`
             tasks = [asyncio.create_task(work) for work in (self._follow(), self._keep(), self._resolve())]
             for task in tasks:
@@ -140,6 +145,8 @@ class Uplinks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
                 loop.remove_reader(watch.fileno())
+                if changes is not None:
+                    loop.remove_reader(changes.fileno())
 
     async def reconfigure(self, config: ClientConfig) -> list[str]:
         """Go on with another configuration; what of it could not be done. Lines it does not change stay."""
@@ -168,19 +175,27 @@ class Uplinks:
         for line in self._lines.values():
             self._unbind(line, "closed here")
         self._thread.shutdown()
+        self._upkeep.close()
 
     # -- the kernel -----------------------------------------------------------------------------
     def _on_event(self, watch: Watch) -> None:
         if watch.changed():
             self._event.set()
 
+    def _on_filter_event(self, changes: Changes) -> None:
+        if changes.changed():
+            self._upkeep.doubt()
+            self._event.set()
+
     async def _follow(self) -> None:
         """Look at the kernel whenever it changed."""
         pause_s = CHECK_S
         while True:
-            with contextlib.suppress(TimeoutError):
+            try:
                 async with asyncio.timeout(pause_s):
                     await self._event.wait()
+            except TimeoutError:
+                self._upkeep.doubt()
             self._event.clear()
             pause_s = CHECK_S
             try:
@@ -198,8 +213,8 @@ class Uplinks:
         """Survey, plan, install; blocks."""
         config = self._config
         with Netlink() as netlink:
-            plan = policy.plan_here(config.tunnel.interface, config.uplinks, netlink, self._plan.numbers)
-            return plan, policy.install(plan, netlink, self._journal)
+            plan = policy.plan_here(config.tunnel, config.uplinks, netlink, self._plan.numbers)
+            return plan, self._upkeep.install(plan, netlink)
 
     def _adopt(self, done: tuple[Plan, list[str]]) -> None:
         """The kernel is as planned: rebind those whose place has changed."""
@@ -351,6 +366,10 @@ class Uplinks:
             self._unbind(line, "no answer: trying the server's next address")
 
     # -- status ---------------------------------------------------------------------------------
+    def machine(self) -> dict[str, Any]:
+        """What of the machine is as the tunnel asks for."""
+        return self._plan.summary()
+
     def present(self) -> Iterator[tuple[Link, dict[str, Any]]]:
         """The links of all uplinks but the automatic ones that have gone, and where each is."""
         for line in self._lines.values():

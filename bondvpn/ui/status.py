@@ -52,6 +52,7 @@ def render(found: Iterable[Status]) -> RenderableType:
     parts: list[RenderableType] = []
     for status in found:
         parts.append(_headline(status))
+        parts += _machine(status)
         sends = "down" if status.get("role") == "server" else "up"
         parts += [part for tunnel in status.get("tunnels") or () for part in _tunnel(tunnel, sends)]
         parts += _drops(status)
@@ -75,6 +76,23 @@ def _headline(status: Status) -> Text:
     if not status.get("tunnels"):
         text.append("  no tunnels", "yellow")
     return text
+
+
+def _machine(status: Status) -> list[RenderableType]:
+    """What of the machine is as the tunnels ask for; nothing where they ask for nothing."""
+    machine = status.get("machine") or {}
+    facts = []
+    if machine.get("default_route_table"):
+        facts.append(f"default route through the tunnel (table {machine['default_route_table']})")
+    if machine.get("kill_switch"):
+        facts.append("kill switch on")
+    if machine.get("forward"):
+        facts.append("forwards " + " and ".join(f"IPv{version}" for version in machine["forward"]))
+    if machine.get("nftables"):
+        facts.append("nftables " + ", ".join(machine["nftables"]))
+    if machine.get("dns"):
+        facts.append("DNS " + ", ".join(machine["dns"]))
+    return [Text("  ·  ".join(facts))] if facts else []
 
 
 def _tunnel(tunnel: Status, sends: str) -> list[RenderableType]:

@@ -112,7 +112,9 @@ def test_routers(tmp_path: Path) -> None:
     assert [str(one.prefix) for one in found.client.tunnel.routes] == ["192.168.77.0/24", "10.20.0.0/16"]
     assert found.server.clients[0].tunnel.address == (ip_interface("172.16.0.1/24"),)
     assert found.said("root1.example.net", "root2.example.net", "the same server.toml and keys")
-    assert found.said("network/interfaces:13", "default route through the tunnel")
+    assert found.client.tunnel.default_route
+    assert found.client.tunnel.peer == (ip_address("172.16.0.1"),)  # a /24 does not tell
+    assert found.said("tunnel.default_route = true", "network/interfaces:13")
     assert not any("never" in line for line in found.account)  # what stands in a here-document
 
 
@@ -131,7 +133,8 @@ def test_messy(tmp_path: Path) -> None:
     assert found.said("etc/openvpn/client.conf:6", "TCP")
     assert found.said("etc/openvpn/client.conf:15", "the script is not there")
     assert found.said("etc/openvpn/client.conf:16", "http-proxy")
-    assert found.said("etc/openvpn/second.ovpn:11", "default route")
+    assert found.client.tunnel.default_route
+    assert found.said("tunnel.default_route = true", "etc/openvpn/second.ovpn:11")
     assert not any("192.0.2" in line for line in found.account)  # inline files are no options
 
 

@@ -53,6 +53,29 @@ def test_uplinks_endpoints_routes_and_hooks_change_while_a_client_runs() -> None
     }  # fmt: skip
 
 
+def test_what_stands_outside_of_the_device_changes_while_it_runs() -> None:
+    changed = replace(
+        TUNNEL,
+        default_route=True,
+        kill_switch=True,
+        dns=(ip_address("172.21.1.1"),),
+        dns_search=("office.example",),
+        forward=True,
+        masquerade=True,
+        clamp_mss=True,
+    )
+    keys = {
+        "tunnel.default_route", "tunnel.kill_switch", "tunnel.dns", "tunnel.dns_search", "tunnel.forward",
+        "tunnel.masquerade", "tunnel.clamp_mss",
+    }  # fmt: skip
+    runs, reply = client_changes(CLIENT, replace(CLIENT, tunnel=changed))
+    assert (runs.tunnel, set(reply["applied"]), reply["restart"]) == (changed, keys, [])
+    office, van = SERVER.clients
+    new = replace(SERVER, clients=(replace(office, tunnel=replace(TUNNEL, masquerade=True)), van))
+    served, reply = server_changes(SERVER, new)
+    assert (served, reply["applied"], reply["restart"]) == (new, ["client office: tunnel.masquerade"], [])
+
+
 def test_what_takes_a_restart_is_named_until_it_was_had() -> None:
     new = replace(
         CLIENT,
