@@ -22,6 +22,7 @@ class Drop(IntEnum):
     QUEUE = 13  # frame refused here: no line has room
     TAP = 14  # the kernel refused the frame
     SOCKET = 15  # the kernel refused the datagram
+    ICMP = 16  # "too big" that is malformed, or quotes what no link of ours sent
 
 
 class Drops:

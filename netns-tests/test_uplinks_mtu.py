@@ -21,6 +21,7 @@ from bondvpn.lab import namespace
 pytestmark = pytest.mark.netns
 
 FOUND_MAX_S = 10.0  # by what is lost; the confirmation every 15 s would take longer
+FOUND_BY_ICMP_MAX_S = 1.5
 SILENCE_MAX_S = 1.5
 NO_ICMP = """
 table ip f {
@@ -64,5 +65,23 @@ def test_found_and_survived(premises: Premises, tmp_path: Path, upload: bool, ic
             eventually(lambda: not links(both, sender)["one"]["demoted"], 2, "used again")
             flow.flows()
             await_active(both, "one", "two")
+            assert flow.failures == []
+            assert flow.silence_s(since) < SILENCE_MAX_S
+
+
+def test_a_router_that_says_so_is_heard(premises: Premises, tmp_path: Path) -> None:
+    """What it says is probed, and found sooner than by what is lost."""
+    with tunnel(premises, tmp_path / "etc", UPLINKS) as both:
+        await_active(both, "one", "two")
+        eventually(lambda: links(both, "server")["one"]["path_mtu"] == 1500, 5, "1500 at first")
+        with Flow(premises, upload=False, congestion="bbr") as flow:
+            flow.flows()
+            premises.ip("r1", "link set lan mtu 1400")
+            since = time.monotonic()
+            eventually(lambda: links(both, "server")["one"]["path_mtu"] == 1400, FOUND_MAX_S, "1400 is found")
+            took_s = time.monotonic() - since
+            print(f"found after {took_s:.2f} s, silence {flow.silence_s(since):.2f} s")
+            assert took_s < FOUND_BY_ICMP_MAX_S
+            flow.flows()
             assert flow.failures == []
             assert flow.silence_s(since) < SILENCE_MAX_S

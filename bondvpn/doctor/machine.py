@@ -55,7 +55,10 @@ def capabilities(effective: int) -> Finding:
     missing = [name for name, bit in CAPABILITIES.items() if not effective >> bit & 1]
     if missing:
         mend = "run it as root, or in a unit: AmbientCapabilities=" + " ".join(CAPABILITIES)
-        return Finding("capabilities", "this process", f"lacks {', '.join(missing)}", mend)
+        found = f"lacks {', '.join(missing)}"
+        if missing == ["CAP_NET_RAW"]:
+            found += ": binds to no device before Linux 5.7, and hears no ICMP of path MTUs"
+        return Finding("capabilities", "this process", found, mend)
     return Finding("capabilities", "this process", f"has {', '.join(CAPABILITIES)}")
 
 

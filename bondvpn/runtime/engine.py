@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Protocol
 
 from bondvpn.datapath.inbound import Inbound
@@ -15,6 +15,7 @@ from bondvpn.datapath.slab import SealSlab
 from bondvpn.linux.netlink import Netlink
 from bondvpn.linux.udp import UdpSocket
 from bondvpn.runtime.reload import Reply, tell
+from bondvpn.runtime.toobig import TooBigMessages
 from bondvpn.runtime.tunnel import Tunnel
 from bondvpn.session.keypair import Keypair, LaneTable
 from bondvpn.session.link import Link, Path
@@ -65,6 +66,7 @@ class Engine:
         self.exit_code = 0
         self.reload: Callable[[], Awaitable[Reply]] | None = None
         """What SIGHUP does; a worker of several leaves that to its parent."""
+        self._too_big = TooBigMessages(loop, self._links, clock, self.control_changed, self.drops)
         self._reassemblies: dict[Session, Reassembly] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._armed = float("inf")
@@ -78,6 +80,7 @@ class Engine:
             self.loop.add_signal_handler(number, self.stopped.set)
         self.loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         self.loop.set_exception_handler(self._on_bug)
+        self._too_big.start()
         gc.collect()
         gc.freeze()  # the collector then walks only what came since
         self.control_changed()
@@ -102,6 +105,7 @@ class Engine:
             self._on_bug(self.loop, {"message": "a task failed", "exception": task.exception()})
 
     def stop(self) -> None:
+        self._too_big.stop()
         for tunnel in self.tunnels:
             tunnel.stop(self.clock())
         if self._timer is not None:
@@ -156,6 +160,11 @@ class Engine:
             deadline = min(deadline, tunnel.deadline(now))
         if deadline < self._armed:
             self._arm(deadline, now)
+
+    def _links(self) -> Iterator[Link]:
+        for tunnel in self.tunnels:
+            if tunnel.session is not None:
+                yield from tunnel.session.links.values()
 
     # -- for the datapath -----------------------------------------------------------------------
     def handshake(self, datagram: bytes, path: Path, now: float) -> None:
