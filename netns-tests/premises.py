@@ -74,6 +74,12 @@ class Premises(Lab):
         (self._etc / "hosts").write_text("\n".join(hosts) + "\n")
         (self._etc / "host.conf").write_text("multi on\n")
 
+    def resolve_by(self, server: str) -> None:
+        """From now on gw asks this name server, and gives up soon."""
+        self._etc.mkdir(parents=True, exist_ok=True)
+        (self._etc / "resolv.conf").write_text(f"nameserver {server}\noptions timeout:1 attempts:1\n")
+        (self._etc / "nsswitch.conf").write_text("hosts: files dns\n")
+
     def join(self, where: str, interface: str, other: str, peer: str, *addresses: str) -> None:
         """A cable between two machines; `addresses` are `ADDRESS/BITS`, in turn of `where` and of `other`."""
         self.ip(where, f"link add {interface} type veth peer name {peer} netns {self.namespace(other)}")

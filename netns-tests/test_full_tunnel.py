@@ -11,8 +11,9 @@
 default route by each line.
 """
 
+import contextlib
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,9 +48,17 @@ class Place(NamedTuple):
     internet: Internet
     directory: Path
 
-    def tunnel(self, uplinks: str = CONFIGURED, *, ipv6: bool = True, **settings: object) -> Tunnel:
+    def tunnel(
+        self,
+        uplinks: str = CONFIGURED,
+        *,
+        ipv6: bool = True,
+        endpoints: Sequence[str] = (),
+        **settings: object,
+    ) -> Tunnel:
         """Both ends, not started; `settings` go into [tunnel]."""
-        configs = configure(self.premises, self.directory, uplinks, **({"default_route": True} | settings))
+        own = {"default_route": True} | settings
+        configs = configure(self.premises, self.directory, uplinks, endpoints=endpoints, **own)
         if ipv6:
             for file, one, other in (
                 (configs.client, "172.21.1.2/30", "fd21::2/127"),
@@ -185,6 +194,31 @@ def test_nothing_is_left(place: Place, end: str) -> None:
                 assert tunnel.stop("client") == 0
         assert system_state(premises, "gw") == before
         assert place.internet.sees("gw") == "10.1.0.2"
+
+
+def test_names_are_asked_for_before_and_until_they_are_known(place: Place) -> None:
+    """A name server that only the lines, or the tunnel, reach: the default route waits for its answer."""
+    premises = place.premises
+    premises.resolve_by(HOST)
+    tunnel = place.tunnel(endpoints=["root.example:1189"])
+    with contextlib.ExitStack() as stack:
+        stack.callback(tunnel.__exit__)
+        for end in ("server", "client"):
+            tunnel.start(end)
+        eventually(lambda: "cannot resolve root.example" in tunnel.client_log, SETTLE_S, "nobody answers")
+        machine = eventually(lambda: status(tunnel, "client"), SETTLE_S, "it has started")["machine"]
+        assert machine["default_route_table"] is None
+        assert place.internet.sees("gw") == "10.1.0.2"
+        words = ["--keep-in-foreground", "--no-resolv", "--no-hosts", f"--listen-address={HOST}",
+                 "--bind-interfaces", "--pid-file=", "--address=/root.example/198.51.100.1"]  # fmt: skip
+        premises.popen("srv", ["dnsmasq", "--conf-file=/dev/null", *words])
+        await_active(tunnel, "eth1", "eth2", within_s=SETTLE_S)
+        eventually(lambda: place.internet.sees("gw") == INSIDE, SETTLE_S, "all goes through the tunnel")
+        # Started again it has to ask first.
+        assert tunnel.stop("client") == 0
+        tunnel.start("client")
+        await_active(tunnel, "eth1", "eth2", within_s=SETTLE_S)
+        assert place.internet.sees("gw") == INSIDE
 
 
 def test_a_second_one_is_refused(place: Place) -> None:

@@ -296,6 +296,9 @@ def test_a_default_route_by_router_advertisement_outlives_forwarding(place: Plac
             assert forwards(premises, "gw")[1] == "1"
             assert has_route()
             premises.ip("gw", "-6 route flush default")
+            premises.ip("gw", "link set eth2 down")  # a look at the machine meanwhile
+            premises.ip("gw", "link set eth2 up")
+            await_active(tunnel, "eth1", "eth2", within_s=SETTLE_S)
             eventually(advertise, 5, "it still listens")
         assert system_state(premises, "gw")["sysctl"] == before
 

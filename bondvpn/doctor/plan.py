@@ -44,11 +44,6 @@ def of(settings: ClientConfig, status: Status | None, netlink: Netlink) -> polic
     return policy.plan_here(settings.tunnel, settings.uplinks, netlink, numbers)
 
 
-def of_server(tunnels: Sequence[config.Tunnel], netlink: Netlink) -> policy.Plan:
-    """A server's."""
-    return policy.plan_of_server(tunnels, netlink.network())
-
-
 def _links(status: Status | None) -> Sequence[Status]:
     return status["tunnels"][0]["links"] if status and status.get("tunnels") else []
 
@@ -90,7 +85,7 @@ def full_tunnel(settings: config.Tunnel, netlink: Netlink, *, running: bool) -> 
     """What stands against it, and what goes beside it."""
     if not running:
         try:
-            fulltunnel.refuse_conflicts(settings)
+            fulltunnel.refuse_conflicts(settings.interface, settings)
         except SystemFault as fault:
             yield Finding("default_route", settings.interface, str(fault), "bondvpn status; bondvpn down")
     if not settings.default_route:

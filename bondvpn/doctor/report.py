@@ -17,6 +17,7 @@ from bondvpn.config import SERVER_SOCKET, ClientConfig, ServerConfig
 from bondvpn.doctor import files, lines, machine, plan
 from bondvpn.doctor.finding import Finding
 from bondvpn.errors import SystemFault
+from bondvpn.linux import policy
 from bondvpn.linux.journal import journal_path, owner_runs
 from bondvpn.linux.netlink import Netlink
 from bondvpn.runtime.state import timestamp_path
@@ -108,7 +109,7 @@ def _server(settings: ServerConfig) -> Report:
         for client in settings.clients:
             found.append(plan.tunnel_addresses(client.tunnel, netlink, running=report.running))
         tunnels = [client.tunnel for client in settings.clients]
-        planned = plan.of_server(tunnels, netlink)
+        planned = policy.plan_of_server(tunnels)
     found += machine.forwarding(tunnels, server=True, running=report.running)
     found += machine.packet_filter(planned.tables, running=report.running)
     if not report.running:

@@ -117,9 +117,10 @@ def _filter(hook: str, rules: tuple[tuple[Expression, ...], ...]) -> Chain:
     return Chain(hook, "filter", hook, _PRIORITY_FILTER, rules)
 
 
-def refuse_conflicts(tunnel: Tunnel) -> None:
-    """Raises SystemFault where another process of bondvpn's and this tunnel cannot both have their way."""
-    own = journal_path(tunnel.interface)
+def refuse_conflicts(process: str, tunnel: Tunnel | None = None) -> None:
+    """Raises SystemFault where another process of bondvpn's and this one, a server or a client with its
+    `tunnel`, cannot both have their way."""
+    own = journal_path(process)
     for path in journals():
         if path == own:
             continue
@@ -128,6 +129,8 @@ def refuse_conflicts(tunnel: Tunnel) -> None:
         remedy = "end that one first" if owner_runs(path) else "a killed process left it: bondvpn down"
         if NftTable(name=KILL_SWITCH) in entries:
             raise SystemFault(f"the kill switch of {other} lets no lines but its own through: {remedy}")
+        if tunnel is None:
+            continue
         if full and tunnel.default_route:
             raise SystemFault(f"{other} has the default route already, and there can be only one: {remedy}")
         if tunnel.kill_switch and owner_runs(path):

@@ -103,8 +103,6 @@ class Plan:
     `fulltunnel.NUMBER`; for the next plan."""
     forward: tuple[int, ...] = ()
     """Families (4, 6) in which forwarding is to be on."""
-    advertised: tuple[str, ...] = ()
-    """Interfaces that go on to take router advertisements then."""
     tables: tuple[Table, ...] = ()
     """Of the packet filter; the kill switch first."""
     resolver: Resolver | None = None
@@ -170,14 +168,10 @@ def plan_here(
     return plan(uplinks, survey(uplinks, netlink), taken, numbers, tunnel)
 
 
-def plan_of_server(tunnels: Sequence[Tunnel], network: Network) -> Plan:
+def plan_of_server(tunnels: Sequence[Tunnel]) -> Plan:
     """What a server's tunnels ask of its machine."""
     table = gateway.table(SERVER_SOCKET, tunnels, server=True)
-    return Plan(
-        forward=gateway.versions(tunnels),
-        advertised=_advertised(network),
-        tables=() if table is None else (table,),
-    )
+    return Plan(forward=gateway.versions(tunnels), tables=() if table is None else (table,))
 
 
 def _with_tunnel(made: Plan, tunnel: Tunnel, network: Network) -> Plan:
@@ -199,14 +193,9 @@ def _with_tunnel(made: Plan, tunnel: Tunnel, network: Network) -> Plan:
     return replace(
         made,
         forward=gateway.versions([tunnel]),
-        advertised=_advertised(network),
         tables=tuple(tables),
         resolver=resolver.of(tunnel),
     )
-
-
-def _advertised(network: Network) -> tuple[str, ...]:
-    return tuple(sorted({route.interface for route in network.defaults if route.version == 6}))
 
 
 def _lines(uplinks: Sequence[Uplink], network: Network) -> list[Uplink]:
@@ -359,7 +348,7 @@ def entries(wanted: Plan, netlink: Netlink, earlier: Sequence[Entry] = ()) -> li
     settings = {entry.path: entry for entry in earlier if isinstance(entry, Sysctl)}
     kept: list[Entry] = [
         *sysctl.loose(wanted.loose_interfaces, settings),
-        *sysctl.forwarding(wanted.forward, wanted.advertised, settings),
+        *sysctl.forwarding(wanted.forward, settings),
     ]
     kept += [rule for rule in wanted.rules if rule.version == 4 or has_ipv6()]
     kept += [

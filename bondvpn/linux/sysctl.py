@@ -4,7 +4,7 @@ rp_filter      loose on the lines where it is strict (RFC 3704): the main table 
 forwarding     on where asked; this sets other settings too, both when it is switched on and off again
                (linux ip-sysctl.rst, inet_forward_change, addrconf_fixup_forwarding): those that would come
                back changed are noted with it
-accept_ra      with forwarding on, 1 means no: interfaces with an IPv6 default route go on to listen
+accept_ra      with forwarding on, 1 means no: who listens to router advertisements goes on to
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -42,19 +42,14 @@ def loose(interfaces: Iterable[str], earlier: Earlier) -> Iterator[Sysctl]:
             yield change
 
 
-def forwarding(versions: Sequence[int], advertised: Iterable[str], earlier: Earlier) -> Iterator[Sysctl]:
-    """What switches forwarding on in these families, where it is off or was before we came; in this order.
-
-    `advertised`: interfaces that may have their IPv6 default route from a router's advertisement.
-    """
+def forwarding(versions: Sequence[int], earlier: Earlier) -> Iterator[Sysctl]:
+    """What switches forwarding on in these families, where it is off or was before we came; in this order."""
     for version in versions:
         path = FORWARDING[version]
         if not path.exists():
             continue
         if version == 6:
-            for name in advertised:
-                listening = NET / "ipv6/conf" / name / "accept_ra"
-                yield from _change(listening, ACCEPT_RA, ACCEPT_RA_AS_ROUTER, earlier)
+            yield from _listeners(earlier, known=str(path) in earlier)
         yield from _followers(version, earlier, known=str(path) in earlier)
         yield from _change(path, OFF, ON, earlier)
 
@@ -102,6 +97,16 @@ def _change(path: Path, old: str, new: str, earlier: Earlier) -> Iterator[Sysctl
         yield known
     elif _read(path) == old:
         yield Sysctl(path=str(path), old=old, new=new)
+
+
+def _listeners(earlier: Earlier, *, known: bool) -> Iterator[Sysctl]:
+    """What has those go on that take advertisements now, and interfaces to come; as noted if `known`."""
+    for conf in sorted((NET / "ipv6/conf").iterdir()):
+        path = conf / "accept_ra"
+        if known:
+            yield from filter(None, [earlier.get(str(path))])
+        elif conf.name != "all" and _read(conf / "forwarding") == OFF:
+            yield from _change(path, ACCEPT_RA, ACCEPT_RA_AS_ROUTER, earlier)
 
 
 def _followers(version: int, earlier: Earlier, *, known: bool) -> Iterator[Sysctl]:

@@ -50,13 +50,13 @@ class Upkeep:
         """Bring the machine to the plan from wherever it is.
 
         Returns one line for each thing that cannot be there for now; the others are. Raises SystemFault as
-        `policy.install` does, and at first also for what else is in the way.
+        `policy.install` does, and at first also for the packet filter's.
         """
         waiting = list(self._attempt(lambda: self._put_tables(wanted.tables)))
         waiting += policy.install(wanted, netlink, self._journal)
         waiting += self._attempt(lambda: self._drop_tables(wanted.tables, netlink))
+        self._started = True  # nobody stays without a tunnel for want of a name server
         waiting += self._attempt(lambda: self._resolve(wanted.resolver, netlink))
-        self._started = True
         return waiting
 
     def _attempt(self, step: Callable[[], None]) -> Iterator[str]:

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 def run_client(config: ClientConfig) -> int:
     """Run until SIGTERM or SIGINT; the exit code. Raises SystemFault when it cannot start."""
-    fulltunnel.refuse_conflicts(config.tunnel)
+    fulltunnel.refuse_conflicts(config.tunnel.interface, config.tunnel)
     # It stands until somebody ends the process: also while a killed one is started anew, or fails to start.
     standing = [NftTable(name=fulltunnel.KILL_SWITCH)]
     with Netlink() as netlink:
@@ -125,7 +125,7 @@ class Client:
             old = self._config
             try:
                 new = await asyncio.to_thread(load_client, old.path)
-                fulltunnel.refuse_conflicts(new.tunnel)
+                fulltunnel.refuse_conflicts(old.tunnel.interface, new.tunnel)
             except BondvpnError as fault:
                 return refusal(fault)
             self._config, reply = client_changes(old, new)

@@ -5,7 +5,6 @@ the running configuration keeps the old value.
 """
 
 import logging
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
@@ -149,11 +148,10 @@ class ServerReload:
         """Takes new hooks to where they run."""
         self.router = router
         self._journal = journal
-        self._lock = threading.Lock()
 
     def __call__(self) -> Reply:
         """Read the file, apply what can be; blocks."""
-        with self._lock:
+        with self.router.lock:
             try:
                 return self._reload()
             except BondvpnError as fault:

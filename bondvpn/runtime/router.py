@@ -30,15 +30,16 @@ class Router:
         self._config = config
         self._upkeep = Upkeep(journal)
         self._plan = Plan()
-        self._lock = threading.Lock()
+        self.lock = threading.RLock()
+        """Of who changes the journal."""
         self._due = 0.0
         self._said: list[str] = []
 
     def install(self) -> list[str]:
         """Bring the machine there; what cannot be for now. Blocks; raises SystemFault."""
-        with self._lock, Netlink() as netlink:
+        with self.lock, Netlink() as netlink:
             tunnels = [client.tunnel for client in self._config.clients]
-            self._plan = policy.plan_of_server(tunnels, netlink.network())
+            self._plan = policy.plan_of_server(tunnels)
             return self._upkeep.install(self._plan, netlink)
 
     def reconfigure(self, config: ServerConfig) -> list[str]:

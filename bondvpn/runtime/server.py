@@ -10,6 +10,7 @@ import uvloop
 
 from bondvpn import config as config_of
 from bondvpn.config import SERVER_SOCKET, Client, ServerConfig
+from bondvpn.linux import fulltunnel
 from bondvpn.linux.cpu import has_aes
 from bondvpn.linux.journal import Journal, journal_path
 from bondvpn.linux.netlink import Netlink
@@ -39,6 +40,7 @@ Status = Callable[[float], dict[str, Any]]
 
 def run_server(config: ServerConfig) -> int:
     """Run until SIGTERM or SIGINT; the exit code. Raises SystemFault when it cannot start."""
+    fulltunnel.refuse_conflicts(SERVER_SOCKET)
     with Netlink() as netlink:
         journal = Journal.begin(journal_path(SERVER_SOCKET), netlink)
         for client in config.clients:

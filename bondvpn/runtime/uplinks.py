@@ -13,7 +13,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bondvpn.config import ClientConfig, Uplink
@@ -123,6 +123,10 @@ class Uplinks:
     # -- life -----------------------------------------------------------------------------------
     async def prepare(self) -> None:
         """Bring the machine to the plan. Raises SystemFault."""
+        if self._config.tunnel.default_route:  # soon names can be asked for through the tunnel only
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RESOLVE_S):
+                    await self._endpoints.resolve()
         self._adopt(await self._in_thread())
 
     @contextlib.asynccontextmanager
@@ -211,9 +215,11 @@ class Uplinks:
 
     def _install(self) -> tuple[Plan, list[str]]:
         """Survey, plan, install; blocks."""
-        config = self._config
+        config, tunnel = self._config, self._config.tunnel
+        if not self._endpoints.targets and not tunnel.kill_switch:
+            tunnel = replace(tunnel, default_route=False)  # until there is somebody to dial
         with Netlink() as netlink:
-            plan = policy.plan_here(config.tunnel, config.uplinks, netlink, self._plan.numbers)
+            plan = policy.plan_here(tunnel, config.uplinks, netlink, self._plan.numbers)
             return plan, self._upkeep.install(plan, netlink)
 
     def _adopt(self, done: tuple[Plan, list[str]]) -> None:
@@ -332,6 +338,7 @@ class Uplinks:
         while True:
             self._impatient.clear()
             await self._endpoints.resolve()
+            self._event.set()  # the default route may have waited for it
             self._bind_all()
             if not self._endpoints.targets:
                 self._impatient.set()

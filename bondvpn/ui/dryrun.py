@@ -15,7 +15,7 @@ from bondvpn.linux.netlink import Netlink, Route, tunnel_routes
 def client(config: ClientConfig) -> Iterator[str]:
     """A client's, line by line; what cannot be now, and why, as comments."""
     try:
-        fulltunnel.refuse_conflicts(config.tunnel)
+        fulltunnel.refuse_conflicts(config.tunnel.interface, config.tunnel)
     except SystemFault as fault:
         yield f"# refused: {fault}"
     with Netlink() as netlink:
@@ -41,7 +41,7 @@ def server(config: ServerConfig) -> Iterator[str]:
             yield f"# client {client.name}"
             yield from _tunnel(client.tunnel, netlink)
         tunnels = [client.tunnel for client in config.clients]
-        yield from _machine(policy.plan_of_server(tunnels, netlink.network()), netlink)
+        yield from _machine(policy.plan_of_server(tunnels), netlink)
 
 
 def _tunnel(settings: Tunnel, netlink: Netlink) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """What the full tunnel and its kill switch ask for; at work in netns-tests/test_kill_switch.py."""
 
 import os
+from contextlib import nullcontext
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface
 from pathlib import Path
@@ -157,8 +158,11 @@ def test_conflicts(
     monkeypatch.setenv("BONDVPN_RUNTIME_DIR", str(tmp_path))
     other(entry, alive=alive)
     other(FULL, SWITCH, name="bond0")  # our own is none
+    with_it = pytest.raises(SystemFault, match="kill switch of bond") if entry == SWITCH else nullcontext()
+    with with_it:
+        fulltunnel.refuse_conflicts("bond0")  # as a server would
     if why is None:
-        fulltunnel.refuse_conflicts(tunnel)
+        fulltunnel.refuse_conflicts("bond0", tunnel)
     else:
         with pytest.raises(SystemFault, match=why):
-            fulltunnel.refuse_conflicts(tunnel)
+            fulltunnel.refuse_conflicts("bond0", tunnel)
