@@ -14,20 +14,30 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-inp
 # command:package
 TOOLS := ip:iproute2 nft:nftables ethtool:ethtool iperf3:iperf3 openvpn:openvpn dnsmasq:dnsmasq-base udhcpc:udhcpc
 PEERS := wireguard-go:wireguard-go wg:wireguard-tools
+# The test machine's: what makes it, and what runs in it.
+MACHINE := qemu-system-x86_64:qemu-system-x86 cpio:cpio depmod:kmod pppd:ppp pppoe-server:pppoe \
+    /lib/systemd/systemd-networkd:systemd
 
-.PHONY: help test lint demo bench bench-full bench-pieces bench-matrix system
+.PHONY: help test test-vm lint demo bench bench-full bench-pieces bench-matrix bench-vm system
 
 help:
 	@echo "make demo   a bonded network in namespaces on this machine (ARGS=\"--quick --json\")"
 	echo "make test   lint, types, import contract and every test (as root: the namespace tests need it)"
+	echo "make test-vm  tests for a kernel with PPP, VLAN, netem and eql, in a virtual machine: 10 minutes (as root)"
 	echo "make lint   lint, types and import contract"
 	echo "make bench  the figures of docs/benchmarks.md, under 10 minutes (as root; ARGS=\"gigabit --runs 1\")"
 	echo "make bench-full    all benches, 5 runs each: an hour (as root)"
 	echo "make bench-matrix  many lines, resumable: hours (as root; ARGS=\"--set low --limit 10\")"
+	echo "make bench-vm      bondvpn beside the old setup, eql, in the virtual machine: 20 minutes (as root)"
 	echo "make bench-pieces  the hot path's pieces alone, by pytest-benchmark (as root)"
 
 test: system lint
 	@$(BIN)/pytest $(ARGS)
+
+test-vm bench-vm bench-full: TOOLS += $(MACHINE)
+
+test-vm: system $(STAMP)
+	@$(BIN)/python netns-tests/vm/machine.py -- $(BIN)/pytest netns-tests/vm $(ARGS)
 
 lint: $(STAMP)
 	@$(BIN)/ruff check
@@ -48,6 +58,9 @@ bench-full: system $(STAMP)
 
 bench-pieces: system $(STAMP)
 	@$(BIN)/python -m bench pieces $(ARGS)
+
+bench-vm: system $(STAMP)
+	@$(BIN)/python -m bench eql-vm $(ARGS)
 
 bench-matrix: system $(STAMP)
 	@$(BIN)/python -m bench.matrix $(ARGS)
