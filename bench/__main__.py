@@ -17,6 +17,7 @@ from bench import (
     cuts,
     emulator,
     eql,
+    eqlvm,
     failover,
     gigabit,
     growth,
@@ -46,7 +47,7 @@ def benches(memory_s: float) -> dict[str, Bench]:
     """All of them by name, in the order they run; `memory_s`: how long the memory bench takes."""
     listed = (
         *bonding.BENCHES,
-        *(module.BENCH for module in (sums, moving, sharing, cuts, repair, eql)),
+        *(module.BENCH for module in (sums, moving, sharing, cuts, repair, eql, eqlvm)),
         *gigabit.BENCHES,
         threelines.BENCH,
         packets.BENCH,

@@ -158,6 +158,8 @@ class Bench:
     """Whether `make bench` runs it; `make bench-full` runs them all."""
     options: tuple[str, ...] = ()
     """Of the command line, needed to measure the same again."""
+    shown_too: str | None = None
+    """Another document in docs/ that has the table, between the same markers."""
 
 
 def circumstances(command: str, runs: int) -> dict[str, Any]:
@@ -192,14 +194,17 @@ def write(bench: Bench, outcome: Outcome, facts: dict[str, Any]) -> None:
         record["table"] = outcome.table.splitlines()
     text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
     (RESULTS / f"{bench.name}.json").write_text(text)
-    parts = [f"## {bench.title}", bench.method, markdown(outcome, facts)]
+    found = markdown(outcome, facts)
+    parts = [f"## {bench.title}", bench.method, found]
     place = PLOTS / f"{bench.name}.svg"
     place.unlink(missing_ok=True)
     if (drawing := drawn(bench, outcome)) is not None:
         PLOTS.mkdir(exist_ok=True)
         place.write_text(drawing)
         parts.insert(2, f"![{bench.title}]({PLOTS.name}/{place.name})")
-    _replace_section(bench.name, "\n\n".join(parts))
+    _replace_section(DOCUMENT, bench.name, "\n\n".join(parts))
+    if bench.shown_too is not None:
+        _replace_section(DOCUMENT.with_name(bench.shown_too), bench.name, found)
 
 
 def drawn(bench: Bench, outcome: Outcome) -> str | None:
@@ -265,17 +270,17 @@ def _by_process(runs: list[dict[str, float]]) -> str:
     return ", ".join(f"{name} {statistics.median(run[name] for run in runs):.2f}" for name in runs[0])
 
 
-def _replace_section(name: str, text: str) -> None:
-    """Put `text` between the markers of `name`; a section not there yet goes to the end."""
+def _replace_section(place: Path, name: str, text: str) -> None:
+    """Put `text` between the markers of `name` there; a section not there yet goes to the end."""
     begin, end = f"<!-- bench {name}: begin -->", f"<!-- bench {name}: end -->"
     section = f"{begin}\n{text}\n{end}"
-    document = DOCUMENT.read_text() if DOCUMENT.exists() else "# Benchmarks\n"
+    document = place.read_text() if place.exists() else "# Benchmarks\n"
     pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
     if pattern.search(document):
         document = pattern.sub(lambda _: section, document)
     else:
         document = f"{document.rstrip()}\n\n{section}\n"
-    DOCUMENT.write_text(document)
+    place.write_text(document)
 
 
 def _git(*words: str) -> str:

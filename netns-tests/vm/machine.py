@@ -29,6 +29,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -67,13 +68,14 @@ def main() -> int:
     parser.add_argument("--results", type=Path, help="a directory, /run/results in the machine")
     parser.add_argument("command", nargs="+")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(FAILED))
     try:
         prepare()
         with tempfile.TemporaryDirectory(prefix="bondvpn-vm-") as directory:
             results = (arguments.results or Path(directory)).resolve()
             results.mkdir(parents=True, exist_ok=True)
             return run(arguments.command, results, arguments.timeout)
-    except (Failure, OSError) as error:
+    except (Failure, OSError, subprocess.CalledProcessError) as error:
         print(f"test machine: {error}", file=sys.stderr)
         return FAILED
 
@@ -123,32 +125,32 @@ def _pack_initramfs() -> None:
     """Busybox, the modules that the root needs, and `initramfs.sh` as /init; anew each time, it is quick."""
     linux = CACHE / "linux"
     find = ["modprobe", "--dirname", str(linux), "--set-version", _version(linux), "--show-depends"]
-    with tempfile.TemporaryDirectory(dir=CACHE) as directory:
-        root = Path(directory)
-        shutil.copy(linux / "bin" / "busybox", root / "busybox")
-        shutil.copy(HERE / "initramfs.sh", root / "init")
-        (root / "init").chmod(0o755)
-        order: list[str] = []
-        for name in ROOT_MODULES:
-            for row in _output([*find, name]).splitlines():
-                kind, place = row.split()[:2]
-                if kind == "insmod" and place not in order:
-                    order.append(place)
-        for number, place in enumerate(order):
-            module = Path(place).read_bytes()
-            (root / f"{number:02}.ko").write_bytes(
-                lzma.decompress(module) if place.endswith(".xz") else module
-            )
-        names = "\n".join(path.name for path in root.iterdir())
-        packed = subprocess.run(
-            ["cpio", "--create", "--format=newc", "--quiet"],
-            input=names.encode(),
-            capture_output=True,
-            check=True,
-            cwd=root,
-        )
-        (root / "packed").write_bytes(packed.stdout)
-        (root / "packed").rename(CACHE / "initramfs")
+    root = CACHE / "initramfs.root"
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir()
+    shutil.copy(linux / "bin" / "busybox", root / "busybox")
+    shutil.copy(HERE / "initramfs.sh", root / "init")
+    (root / "init").chmod(0o755)
+    order: list[str] = []
+    for name in ROOT_MODULES:
+        for row in _output([*find, name]).splitlines():
+            kind, place = row.split()[:2]
+            if kind == "insmod" and place not in order:
+                order.append(place)
+    for number, place in enumerate(order):
+        module = Path(place).read_bytes()
+        (root / f"{number:02}.ko").write_bytes(lzma.decompress(module) if place.endswith(".xz") else module)
+    names = "\n".join(path.name for path in root.iterdir())
+    packed = subprocess.run(
+        ["cpio", "--create", "--format=newc", "--quiet"],
+        input=names.encode(),
+        capture_output=True,
+        check=True,
+        cwd=root,
+    )
+    shutil.rmtree(root)
+    (CACHE / "initramfs.new").write_bytes(packed.stdout)
+    (CACHE / "initramfs.new").rename(CACHE / "initramfs")  # another machine may be reading the old one
 
 
 def _compile() -> None:

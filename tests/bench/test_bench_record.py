@@ -113,3 +113,16 @@ def test_a_bench_draws_its_own_plot(places: Path) -> None:
     outcome.drawing = "<svg/>"
     write(bench_of(outcome, plotted="bit/s"), outcome, FACTS)
     assert (places / "plots" / "x.svg").read_text() == "<svg/>"
+
+
+def test_another_document_shows_the_table_where_it_has_the_markers(places: Path) -> None:
+    other = places / "other.md"
+    other.write_text("Before.\n<!-- bench x: begin -->\nold\n<!-- bench x: end -->\nAfter.\n")
+    outcome = outcome_of(1e9)
+    write(bench_of(outcome, shown_too="other.md"), outcome, FACTS)
+    begun, rest = other.read_text().split("<!-- bench x: begin -->\n")
+    table, ended = rest.split("\n<!-- bench x: end -->")
+    assert (begun, ended) == ("Before.\n", "\nAfter.\n")
+    assert "| bondvpn, up | **1000.0 Mbit/s** |" in table
+    assert "How." not in table
+    assert table in (places / "benchmarks.md").read_text()
