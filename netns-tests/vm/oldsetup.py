@@ -12,6 +12,7 @@ there.
 The tunnels are tun: eql sends its packets without an Ethernet header, which the other end of a tap looks for.
 """
 
+import os
 import shutil
 import signal
 import subprocess
@@ -117,7 +118,7 @@ class Site(Lab):
             self._ip("srv", f"link set dsl{i} up")
             self.restore(i)
         write_files(self.speeds)
-        self.raise_("dsl1", "dsl2")
+        self.ifup("dsl1", "dsl2")
 
     def _ip(self, where: str, words: str) -> None:
         self.run(where, ["ip", *words.split()], check=True)
@@ -132,13 +133,14 @@ class Site(Lab):
         for where in ("gw", "srv"):
             silence(self, where, f"dsl{i}")
 
-    def raise_(self, *interfaces: str) -> None:
+    def ifup(self, *interfaces: str) -> None:
         """As /etc/network/interfaces says."""
         subprocess.run(["ifup", *interfaces], check=True)
 
 
 def write_files(speeds: Sequence[float]) -> None:
     """The old setup's files for lines of these speeds, in Mbit/s."""
+    assert "BONDVPN_VM" in os.environ, "this /etc is not the machine's"
     openvpn = ETC / "openvpn"
     for directory in (ETC / "network" / "if-up.d", Path("/run/network"), openvpn, ENSLAVE.parent):
         directory.mkdir(parents=True, exist_ok=True)
@@ -168,7 +170,7 @@ class Eql:
         self._server: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> "Eql":
-        self._site.raise_("eql")
+        self._site.ifup("eql")
         self._start_server()
         for i in LINES:
             self._openvpn("gw", f"client{i}.conf")

@@ -26,9 +26,7 @@ pytestmark = pytest.mark.vm
 LINES = (1, 2)
 MBIT, DELAY_MS = 4.0, 10.0
 REDIALS, EVERY_S = 2, 7.0
-SHARE_MIN = (
-    0.5  # of the lines' sum; a line is away for half of the time, since PPP waits 3 s for a lost packet
-)
+SHARE_MIN = 0.5  # of the lines' sum: one is away most of the time, since PPP waits 3 s for a lost packet
 PPPOE_MTU = 1492  # RFC 2516, section 7
 UPLINKS = """
 [[uplink]]
