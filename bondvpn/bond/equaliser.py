@@ -8,10 +8,12 @@ waited in the sender's queue would wait twice. Lines whose delays are within SPR
 what waited or came late anyway is not held: under load, nearly nothing.
 
 Delays are arrival minus the sender's clock, modulo 2^16 units of TIME_UNIT_S: all lanes share that scale.
+Modems queue more than half of those 1.05 s, so a delay is the one that lies next above the line's base, or a
+little below it; what was enqueued is at least as old as the fastest line's base.
 """
 
 from bondvpn.bond.windowed import WindowedMin
-from bondvpn.wire.sealed import TIME_UNIT_S, nearest, time_of
+from bondvpn.wire.sealed import TIME_UNIT_S, above, time_of
 
 SPREAD_MIN_S = 0.001  # bbr takes the quickest line for all: 5 and 13 ms of round trip gave it 0.88 of the sum
 SPREAD_MAX_S = 0.250  # a satellite's delay is not for everybody
@@ -21,19 +23,23 @@ MARGIN_S = 0.005
 BASE_KEEP_S = 10.0  # as the sender's: routes change
 LINE_KEEP_S = 5.0  # a line of which nothing is heard for so long, no probe either, does not count
 LOOK_S = 0.050  # how often the lines are compared
+BELOW = round(0.25 / TIME_UNIT_S)  # a line's base: by how much a route gets shorter at once, at the most
+YOUNGER = round(0.01 / TIME_UNIT_S)  # than the fastest line's base: by how much we may be wrong
+_HALF = 1 << 15
 
 
 class Equaliser:
     """Of one session's receiving side. Times: seconds of our clock."""
 
-    __slots__ = ("_anchor", "_bases", "_carrying", "_last", "_looked", "_slowest", "spread_s")
+    __slots__ = ("_bases", "_carrying", "_fastest", "_last", "_looked", "_newest", "_slowest", "spread_s")
 
     def __init__(self) -> None:
-        self._anchor: int | None = None  # the first delay: those of all lines are near it
-        self._bases: dict[int, WindowedMin] = {}  # by link number, units after the anchor
+        self._newest: int | None = None  # the base of some line: a new one's is near it
+        self._bases: dict[int, WindowedMin] = {}  # by link number, units
         self._last: dict[int, float] = {}  # when something came
         self._carrying: set[int] = set()  # links that the sender says it spreads bulk over
         self._looked = 0.0
+        self._fastest = 0
         self._slowest = 0.0
         self.spread_s = 0.0
         """Between the fastest and the slowest line in use."""
@@ -41,12 +47,14 @@ class Equaliser:
     def note(self, link: int, sent: int, now: float) -> None:
         """A datagram that left at `sent` (the sender's clock) came by the link."""
         delay = time_of(now) - sent
-        if self._anchor is None:
-            self._anchor = delay
         base = self._bases.get(link)
         if base is None:
             base = self._bases[link] = WindowedMin(BASE_KEEP_S)
-        base.add(nearest(delay - self._anchor, 16), now)
+            floor = 0 if self._newest is None else self._newest - _HALF
+        else:
+            floor = int(base.value) - BELOW
+        base.add(above(delay, floor, 16), now)
+        self._newest = int(base.value)
         self._last[link] = now
         if now - self._looked > LOOK_S:
             self._look(now)
@@ -71,11 +79,12 @@ class Equaliser:
             return
         spread = (max(bases) - min(bases)) * TIME_UNIT_S
         self.spread_s = spread if spread > SPREAD_MIN_S else 0.0
+        self._fastest = int(min(bases))
         self._slowest = min(bases) + min(spread, SPREAD_MAX_S) / TIME_UNIT_S
 
     def release(self, enqueued: int, now: float) -> float:
         """When a chunk that was enqueued then (the sender's clock) and came now may go on."""
-        if not self.spread_s or self._anchor is None:
+        if not self.spread_s:
             return now
-        age = nearest(time_of(now) - enqueued - self._anchor, 16)
+        age = above(time_of(now) - enqueued, self._fastest - YOUNGER, 16)
         return now + max(0.0, (self._slowest - age) * TIME_UNIT_S + MARGIN_S)

@@ -17,12 +17,13 @@ from bondvpn.bond.arrivals import (
     REPORT_SHARE,
     REPORT_SPARSE_S,
 )
+from bondvpn.bond.equaliser import BELOW
 from bondvpn.bond.flight import REORDER_S, Piece
 from bondvpn.session.keypair import Keypair, ReceiveLane, SendLane
 from bondvpn.session.link import Link
 from bondvpn.wire import feedback
 from bondvpn.wire.feedback import LaneReport
-from bondvpn.wire.sealed import TIME_UNIT_S, nearest
+from bondvpn.wire.sealed import TIME_UNIT_S, above, nearest
 from bondvpn.wire.transport import ETHERNET_LEN, OVERHEAD, split_index
 
 NEVER = float("inf")
@@ -133,7 +134,7 @@ class Learner:
     """Reads FEEDBACK messages for one session."""
 
     def __init__(self) -> None:
-        self._delay: int | None = None  # the last one of any lane, unwrapped: all lanes share the scale
+        self._delay: int | None = None  # the base of some lane, unwrapped: all lanes share the scale
 
     def receive(
         self, sealed: bytes, lane_of: Callable[[int], SendLane | None], links: dict[int, Link], now: float
@@ -187,10 +188,17 @@ class Learner:
         if passed > 0 or passed < -CLOCK_STEP:
             link.peer_clock = report.arrived
             link.reported_at += max(passed, 0)
-        delay = None
-        if report.delay != feedback.NO_DELAY:
-            if self._delay is None:
-                self._delay = report.delay
-            self._delay += nearest(report.delay - self._delay, 16)
-            delay = self._delay * TIME_UNIT_S
+        delay = self._delay_of(link, report.delay) if report.delay != feedback.NO_DELAY else None
         link.capacity.on_report(link.reported_bytes, link.reported_at * TIME_UNIT_S, delay, came, lost, now)
+
+    def _delay_of(self, link: Link, told: int) -> float:
+        """A one-way delay known modulo 2^16, in seconds: one above the line's base, or a little below it.
+        Modems queue more than half of what 16 bits hold; taken for less, it would be the base for seconds."""
+        base = link.capacity.base_delay_s
+        if base is not None:
+            self._delay = round(base / TIME_UNIT_S)
+            delay = above(told, self._delay - BELOW, 16)
+        else:
+            delay = told if self._delay is None else self._delay + nearest(told - self._delay, 16)
+            self._delay = delay
+        return delay * TIME_UNIT_S

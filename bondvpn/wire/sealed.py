@@ -126,6 +126,11 @@ def nearest(difference: int, bits: int) -> int:
     return (difference + half & (1 << bits) - 1) - half
 
 
+def above(number: int, floor: int, bits: int) -> int:
+    """A number known modulo 2^bits, as the one in `floor` to `floor` + 2^bits - 1."""
+    return floor + (number - floor & (1 << bits) - 1)
+
+
 def time_of(now: float) -> int:
     """A moment (seconds) as `time` has it."""
     return int(now / TIME_UNIT_S) & 0xFFFF

@@ -36,6 +36,33 @@ def test_what_waited_long_enough_before_it_was_sent_is_not_held() -> None:
     assert equaliser.release(time_of(now - 0.100 + OFFSET_S), now) == now
 
 
+def test_nor_is_what_waited_for_most_of_a_clocks_turn() -> None:
+    """The sender's clock has 16 bits, 1.05 s; on a slow line 0.9 s of them may pass in the queue."""
+    equaliser, now = heard({0: 0.010, 1: 0.060})
+    for age in (0.3, 0.6, 0.9):
+        assert equaliser.release(time_of(now - age + OFFSET_S), now) == now
+
+
+@pytest.mark.parametrize("queue_s", [0.3, 0.6, 0.75])
+def test_a_full_modem_is_not_taken_for_a_quick_line(queue_s: float) -> None:
+    equaliser, now = heard({0: 0.010, 1: 0.060})
+    for _ in range(20):
+        for link, delay in ((0, 0.010 + queue_s), (1, 0.060)):
+            equaliser.probed(link, time_of(now - delay + OFFSET_S), now, carries=True)
+        now += 0.010
+    assert equaliser.spread_s == pytest.approx(0.050, abs=2 * TIME_UNIT_S)
+
+
+def test_clocks_may_drift_apart_for_days() -> None:
+    equaliser, now = heard({0: 0.010, 1: 0.060})
+    for turn in range(4000):  # 200 ppm: more than the clock's turn
+        now += 2.0
+        for link, delay in ((0, 0.010), (1, 0.060)):
+            drifted = OFFSET_S - turn * 0.0004
+            equaliser.probed(link, time_of(now - delay + drifted), now, carries=True)
+        assert equaliser.spread_s == pytest.approx(0.050, abs=0.003)
+
+
 def test_lines_of_nearly_one_delay_are_left_alone() -> None:
     equaliser, now = heard({0: 0.010, 1: 0.010 + 0.8 * SPREAD_MIN_S})
     assert equaliser.spread_s == 0.0

@@ -382,6 +382,18 @@ def test_delays_are_followed_over_their_wrap() -> None:
     assert [round((base or 0) / TIME_UNIT_S) for base in bases] == [65_530, 65_534, 65_539, 65_530]
 
 
+@pytest.mark.parametrize("queue_s", [0.2, 0.6, 0.75])
+def test_a_queue_of_more_than_half_a_clocks_turn_is_a_queue(queue_s: float) -> None:
+    end = Sending()
+    queue = round(queue_s / TIME_UNIT_S)
+    for i, delay in enumerate([65_000, 65_000 + queue, 65_000]):
+        end.send(10)
+        end.now += 0.050
+        end.take(report_of(10 * i + 9, arrived=1 + i * 3000, delay=delay % 65_536))
+        assert end.link.capacity.base_delay_s == pytest.approx(65_000 * TIME_UNIT_S)
+        assert end.link.capacity._last_delay == pytest.approx((65_000 + (i == 1) * queue) * TIME_UNIT_S)
+
+
 def test_what_the_old_keys_have_under_way_is_lost_when_later_data_came() -> None:
     end = Sending()
     end.send(10, "old")
