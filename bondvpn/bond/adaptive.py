@@ -34,6 +34,7 @@ BURST_S = 0.002  # of the pace; on a slow line a datagram
 BURST_MIN_S = 0.001  # timers fire so late
 BURST_AIM = 0.4  # of the queue aimed at: what is lowered for a shallow buffer must not be burst through
 QUEUE_STARTUP_S = 0.3
+QUEUE_STARTUP_TRIPS = 6  # of the longest line: in so many it doubles from 15 KB to 1 MB
 QUEUE_STARTUP_BYTES = 200_000
 COPY_SHARE = 0.02  # of what is sent may be second copies of express datagrams
 
@@ -71,7 +72,8 @@ class Adaptive(Generic[L]):
     def queue_bytes(self) -> float:
         rate = sum(line.capacity.rate for line in self.lines)
         if any(line.capacity.phase is Phase.STARTUP for line in self.lines):
-            return max(rate * QUEUE_STARTUP_S, QUEUE_STARTUP_BYTES)
+            longest = max(line.capacity.base_rtt_s for line in self.lines)
+            return max(rate * max(QUEUE_STARTUP_S, QUEUE_STARTUP_TRIPS * longest), QUEUE_STARTUP_BYTES)
         arrivals = self.arrivals()
         last = max(arrivals, default=0.0)
         ahead = sum(line.capacity.rate * (last - at) for line, at in zip(self.lines, arrivals, strict=True))

@@ -12,6 +12,7 @@ from bondvpn.bond.adaptive import (
     QUEUE_FULL,
     QUEUE_S,
     QUEUE_STARTUP_BYTES,
+    QUEUE_STARTUP_TRIPS,
     RESEND_WINDOW,
     Adaptive,
     Backup,
@@ -366,6 +367,17 @@ def test_what_is_known_at_first_is_too_little_for_a_queue() -> None:
 
 
 # -- backup, redundant ------------------------------------------------------------------------------
+def test_a_long_line_of_which_nothing_is_known_has_time_to_double_before_the_queue_is_full() -> None:
+    lines = [Line(1e6, 0.010), Line(1e6, 0.150)]
+    for line in lines:
+        line.capacity._base_rtt.add(2 * (line.delay_s or 0.0), NOW)
+    scheduler = adaptive(*lines)
+    known = scheduler.queue_bytes
+    lines[1].capacity.phase = Phase.STARTUP
+    assert scheduler.queue_bytes == pytest.approx(2e6 * QUEUE_STARTUP_TRIPS * 0.3)
+    assert scheduler.queue_bytes > 4 * known
+
+
 def test_backup_uses_the_first_line_of_the_best_tier() -> None:
     first, second, lte = Line(number=1), Line(number=2, delay_s=0.001), Line(number=0, tier=1)
     scheduler: Backup[Line] = Backup()
