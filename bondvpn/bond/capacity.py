@@ -381,12 +381,15 @@ class Capacity:
         full = queue >= QUEUE_HIGH * aim
         total = self._round_came + self._round_lost
         lossy = self._round_lost > max(LOSS_STARTUP_DATAGRAMS, LOSS_STARTUP * total)
-        if not (self._limited or full or lossy):
+        # As Linux' slow start: half of the window in use is enough to widen it. Else a flow whose own slow
+        # start doubles as fast waits for ours each round, and cubic takes that for a queue (HyStart).
+        used = largest * self.base_rtt_s > self.window / STARTUP_GROWTH
+        if not (self._limited or full or lossy or used):
             return
-        if largest < self._startup_rate * STARTUP_RATE_GROWTH:
-            self._startup_flat += 1
-        else:
+        if largest > self._startup_rate * STARTUP_RATE_GROWTH:
             self._startup_rate, self._startup_flat = largest, 0
+        elif self._limited or full or lossy:
+            self._startup_flat += 1
         if full or lossy or self._startup_flat >= STARTUP_ROUNDS_FLAT:
             self.phase = Phase.STEADY
             rate = largest or self.rate

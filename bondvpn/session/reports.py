@@ -30,6 +30,7 @@ NEVER = float("inf")
 CLOCK_STEP = round(1 / TIME_UNIT_S)  # one that goes back so far is another clock, not an older report
 HEARD_S = 0.12  # behind the line heard last: two busy probes lost or late
 BETTER = 0.7  # of the present line's round trip, for reports to change to another
+QUEUED_MAX_S = 0.7  # told by a delay of 16 bits: less than 2^16 units and BELOW
 LANES_TOLD = 4  # each REPORT_S; more take longer in proportion: one costs both ends 30 µs
 SPACING_MAX_S = 0.1  # on the thinnest line too: without reports nobody knows what it carries
 REPORT_FRAME_BYTES = 120  # on two lanes, before there was one
@@ -160,12 +161,15 @@ class Learner:
             outcome = lane.flight.report(highest, report.gaps, report.spoken_for)
             came += outcome.came
             lost += [(link, piece) for piece in outcome.lost]
+            rtt_s = None
             if outcome.sent_at is not None:
                 old = link.old_lane
                 if old is not None and old is not lane and old.flight.oldest < outcome.sent_at - REORDER_S:
                     lost += [(link, piece) for piece in old.flight.drain()]
-                link.capacity.on_rtt(max(now - outcome.sent_at - report.held * TIME_UNIT_S, 0.0), now)
-            self._learn(link, lane, report, outcome.came_count, outcome.lost_count, now)
+                rtt_s = max(now - outcome.sent_at - report.held * TIME_UNIT_S, 0.0)
+                link.capacity.on_rtt(rtt_s, now)
+            delay = self._delay_of(link, report.delay, rtt_s) if report.delay != feedback.NO_DELAY else None
+            self._learn(link, lane, report, delay, outcome.came_count, outcome.lost_count, now)
             came_largest, lost_largest = outcome.came_largest, outcome.lost_largest
             link.path_mtu.reported(came_largest - ETHERNET_LEN, lost_largest - ETHERNET_LEN, now)
             if outcome.came_count:
@@ -174,7 +178,14 @@ class Learner:
         return Learned(came, lost)
 
     def _learn(
-        self, link: Link, lane: SendLane, report: LaneReport, came: int, lost: int, now: float
+        self,
+        link: Link,
+        lane: SendLane,
+        report: LaneReport,
+        delay: float | None,
+        came: int,
+        lost: int,
+        now: float,
     ) -> None:
         link.lost_datagrams += lost
         brought = nearest(report.frame_bytes - lane.reported_bytes, 32)
@@ -188,14 +199,17 @@ class Learner:
         if passed > 0 or passed < -CLOCK_STEP:
             link.peer_clock = report.arrived
             link.reported_at += max(passed, 0)
-        delay = self._delay_of(link, report.delay) if report.delay != feedback.NO_DELAY else None
         link.capacity.on_report(link.reported_bytes, link.reported_at * TIME_UNIT_S, delay, came, lost, now)
 
-    def _delay_of(self, link: Link, told: int) -> float:
+    def _delay_of(self, link: Link, told: int, rtt_s: float | None) -> float:
         """A one-way delay known modulo 2^16, in seconds: one above the line's base, or a little below it.
-        Modems queue more than half of what 16 bits hold; taken for less, it would be the base for seconds."""
+        Modems queue more than half of what 16 bits hold; taken for less, it would be the base for seconds.
+        Where the round trip says that it may be more than all of it, that is what counts."""
         base = link.capacity.base_delay_s
         if base is not None:
+            queued = rtt_s - link.capacity.base_rtt_s if rtt_s is not None else 0.0
+            if queued > QUEUED_MAX_S:
+                return base + queued
             self._delay = round(base / TIME_UNIT_S)
             delay = above(told, self._delay - BELOW, 16)
         else:

@@ -288,3 +288,17 @@ def test_a_line_that_returns_gets_half_of_what_it_did_whatever_was_reported_mean
     fresh = Capacity()
     fresh.resume(0.0)
     assert fresh.window == WINDOW_START_BYTES, "it has not carried yet"
+
+
+@pytest.mark.parametrize(("share", "grows"), [(0.4, False), (0.7, True)])
+def test_a_slow_start_widens_what_is_half_used(share: float, grows: bool) -> None:
+    """Nothing was refused: the flow's own slow start is as fast, and is not to wait for ours."""
+    line, trip_s = Capacity(), 0.1
+    line.on_rtt(trip_s, 1000.0)
+    came = 0.0
+    for step in range(40):
+        now = 1000.0 + step * trip_s / 10
+        came += share * WINDOW_START_BYTES / 10
+        line.on_report(int(came), now, 0.05, 1, 0, now)
+    assert line.phase is Phase.STARTUP
+    assert (line.window > WINDOW_START_BYTES) == grows

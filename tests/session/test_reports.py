@@ -394,6 +394,17 @@ def test_a_queue_of_more_than_half_a_clocks_turn_is_a_queue(queue_s: float) -> N
         assert end.link.capacity._last_delay == pytest.approx((65_000 + (i == 1) * queue) * TIME_UNIT_S)
 
 
+def test_a_queue_of_more_than_a_clocks_turn_is_told_by_the_round_trip() -> None:
+    end = Sending()
+    for i, (queue_s, within) in enumerate([(0.0, 1e-4), (0.9, 0.2), (0.0, 1e-4)]):
+        end.send(10)
+        end.now += 0.050 + queue_s
+        delay = 65_000 + round(queue_s / TIME_UNIT_S)
+        end.take(report_of(10 * i + 9, arrived=1 + i * 3000, delay=delay % 65_536))
+        assert end.link.capacity.base_delay_s == pytest.approx(65_000 * TIME_UNIT_S)
+        assert end.link.capacity._last_delay == pytest.approx(65_000 * TIME_UNIT_S + queue_s, abs=within)
+
+
 def test_what_the_old_keys_have_under_way_is_lost_when_later_data_came() -> None:
     end = Sending()
     end.send(10, "old")
