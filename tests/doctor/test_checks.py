@@ -55,6 +55,7 @@ def test_capabilities(effective: int, lacks: str) -> None:
     assert found.well == (not lacks)
     if lacks:
         assert found.found.partition(":")[0] == f"lacks {lacks}"
+        assert ("ICMP" in found.found) == (lacks == "CAP_NET_RAW")
 
 
 def test_effective_capabilities_are_the_processs() -> None:
