@@ -33,7 +33,7 @@ class Upkeep:
         self._journal = journal
         self._made: dict[str, tuple[Table, Any]] = {}  # tables as asked for and as nft lists them
         self._doubted = False
-        self._told: tuple[int, Resolver] | None = None  # the interface's index, what it was given
+        self._told: Resolver | None = None
         self._warned: set[str] = set()
         self._started = False
 
@@ -111,11 +111,10 @@ class Upkeep:
         if why := resolver.missing():
             self._warn(why)
             return
-        index = netlink.link_index(wanted.interface)
-        if index is not None and (index, wanted) != self._told:  # None: it has just gone, and we with it
+        if wanted != self._told and netlink.link_index(wanted.interface) is not None:
             self._journal.record([wanted])
             resolver.put(wanted)
-            self._told = index, wanted
+            self._told = wanted
 
     def _warn(self, line: str) -> None:
         if line not in self._warned:

@@ -11,7 +11,7 @@ import pytest
 
 from bondvpn.config import Tunnel, Uplink
 from bondvpn.errors import SystemFault
-from bondvpn.linux import fulltunnel, journal, policy
+from bondvpn.linux import fulltunnel, journal, nftables, policy
 from bondvpn.linux.journal import Journal, Owner
 from bondvpn.linux.netlink import TABLE_MAIN, Netlink, Route, Rule
 from bondvpn.linux.network import DefaultRoute, Interface, Network
@@ -95,12 +95,32 @@ def test_it_is_there_if_asked_for_and_before_anything_else() -> None:
     assert [chain.hook for chain in switch(made).chains] == ["output", "forward"]
 
 
-def test_everything_else_is_refused_and_marks_are_for_our_own_packets_only() -> None:
-    output, forward = switch(plan(replace(TUNNEL, kill_switch=True))).chains
-    for chain in (output, forward):
-        assert "reject" in chain.rules[-1][0]
-    assert [str(rule) for rule in output.rules if "4489" in str(rule) or "4490" in str(rule)] != []
-    assert not any("mark" in str(rule) or "udp" in str(rule) for rule in forward.rules)
+def test_what_passes_it() -> None:
+    local4 = (
+        "ip daddr { 10.1.0.0/24, 10.2.0.0/24, 127.0.0.0/8, 169.254.0.0/16, 192.0.2.0/24, 192.168.7.0/24, "
+        "224.0.0.0/24, 255.255.255.255/32 } accept"
+    )
+    local6 = "ip6 daddr { 2001:db8:7::/64, fe80::/10, ff02::/16 } accept"
+    rules = [
+        line.split(f"add rule inet {fulltunnel.KILL_SWITCH} ")[1].rstrip("'")
+        for line in nftables.commands(switch(plan(replace(TUNNEL, kill_switch=True))))
+        if "add rule" in line
+    ]
+    assert rules == [
+        "output meta oifname { lo, bond0 } accept",
+        "output meta mark 4489 accept",
+        "output meta mark 4490 accept",
+        f"output {local4}",
+        f"output {local6}",
+        "output udp sport 68 udp dport 67 accept",
+        "output udp sport 546 udp dport 547 accept",
+        "output icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert } accept",
+        "output reject with icmpx type admin-prohibited",
+        "forward meta oifname { lo, bond0 } accept",
+        f"forward {local4}",
+        f"forward {local6}",
+        "forward reject with icmpx type admin-prohibited",
+    ]
 
 
 def test_local_is_what_nobody_on_a_line_can_claim() -> None:

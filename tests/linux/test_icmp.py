@@ -1,5 +1,8 @@
 """What a router says of a datagram's size: literal messages, and everything that is none."""
 
+import contextlib
+import os
+import socket
 import struct
 
 import pytest
@@ -7,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bondvpn.linux import icmp
-from bondvpn.linux.icmp import TooBig, checksum, parse4, parse6
+from bondvpn.linux.icmp import IcmpSocket, TooBig, checksum, parse4, parse6
+from bondvpn.linux.sysctl import has_ipv6
 
 # r1 10.1.0.1 to srv 198.51.100.1: a datagram from port 1189 to 10.1.0.2, port 40000, does not fit into 1400.
 QUOTED4 = bytes.fromhex("450005dc00004000401100 00".replace(" ", "")) + bytes.fromhex(
@@ -109,3 +113,29 @@ def test_a_reserved_mtu_of_zero_is_passed_on() -> None:
     assert found is not None
     assert found.mtu == 0
     assert icmp.RECEIVE_BYTES >= 1280
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="raw sockets need CAP_NET_RAW")
+@pytest.mark.parametrize("ipv6", [False, True])
+def test_the_kernel_lets_nothing_else_through(ipv6: bool) -> None:
+    """On the loopback, which keeps the order. The kernel itself does nothing about an echo's answer."""
+    if ipv6 and not has_ipv6("lo"):
+        pytest.skip("no IPv6 here")
+    family, protocol, host, echo_reply, message = (
+        (socket.AF_INET6, socket.IPPROTO_ICMPV6, "::1", 129, MESSAGE6)
+        if ipv6
+        else (socket.AF_INET, socket.IPPROTO_ICMP, "127.0.0.1", 0, summed(MESSAGE4))
+    )
+    with (
+        contextlib.closing(IcmpSocket(ipv6=ipv6)) as icmp,
+        socket.socket(fileno=os.dup(icmp.fileno())) as raw,
+        socket.socket(family, socket.SOCK_RAW, protocol) as router,
+    ):
+        router.sendto(summed(bytes([echo_reply, 0]) + bytes(6)), (host, 0))
+        for _ in range(2):
+            router.sendto(message, (host, 0))
+        assert raw.recv(2048)[0 if ipv6 else 20] == message[0]
+        assert (parse6(MESSAGE6) if ipv6 else parse4(packet4(MESSAGE4))) in icmp.receive()
+        router.sendto(summed(message[:8]), (host, 0))
+        assert (icmp.receive(), icmp.malformed) == ([], 1)
+        assert (icmp.receive(), icmp.malformed) == ([], 0)

@@ -1,14 +1,17 @@
 """Tables as commands, and who touched them; nft itself is at work in netns-tests/test_gateway.py."""
 
+import errno
+import socket
 import struct
 from dataclasses import replace
 from ipaddress import ip_interface
+from typing import Self
 
 import pytest
 
 from bondvpn.config import Tunnel
 from bondvpn.linux import gateway, nftables
-from bondvpn.linux.nftables import _steady, _tables_in, table_name
+from bondvpn.linux.nftables import Changes, _steady, _tables_in, table_name
 
 OFFICE = Tunnel(interface="office0", address=(ip_interface("172.21.1.1/30"),))
 VAN = replace(OFFICE, interface="van0")
@@ -93,6 +96,41 @@ def test_whose_table_was_touched() -> None:
     datagram = _message(NEW_TABLE, b"bondvpn_bond0") + _message(DELETE_RULE, b"filter")
     assert list(_tables_in(datagram)) == ["bondvpn_bond0", "filter"]
     assert list(_tables_in(_message(NEW_TABLE, b"bondvpn_bond0", attribute=2))) == []
+
+
+class Group:
+    """Stands in for the netlink socket: brings these, one a `recv`."""
+
+    def __init__(self, *brings: bytes | OSError) -> None:
+        self.brings = list(brings)
+
+    def __call__(self, *_: int) -> Self:
+        return self
+
+    def bind(self, _address: object) -> None: ...
+
+    def recv(self, _bytes: int) -> bytes:
+        one = self.brings.pop(0) if self.brings else BlockingIOError()
+        if isinstance(one, OSError):
+            raise one
+        return one
+
+
+def test_what_was_lost_may_have_been_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    group = Group()
+    monkeypatch.setattr(socket, "socket", group)
+    changes = Changes()
+    changes.names = {"bondvpn_bond0"}
+    for brings, ours in (
+        ([], False),
+        ([_message(DELETE_RULE, b"filter")], False),
+        ([_message(DELETE_RULE, b"filter"), _message(DELETE_RULE, b"bondvpn_bond0")], True),
+        ([OSError(errno.ENOBUFS, "")], True),
+        ([OSError(errno.ENOBUFS, ""), _message(DELETE_RULE, b"filter")], True),
+    ):
+        group.brings = list(brings)
+        assert changes.changed() == ours
+        assert group.brings == []
 
 
 @pytest.mark.parametrize("length", [0, 3, 16, 20, 1 << 31])

@@ -56,6 +56,7 @@ def test_uplinks_endpoints_routes_and_hooks_change_while_a_client_runs() -> None
 def test_what_stands_outside_of_the_device_changes_while_it_runs() -> None:
     changed = replace(
         TUNNEL,
+        peer=(ip_address("172.21.1.1"),),
         default_route=True,
         kill_switch=True,
         dns=(ip_address("172.21.1.1"),),
@@ -66,7 +67,7 @@ def test_what_stands_outside_of_the_device_changes_while_it_runs() -> None:
     )
     keys = {
         "tunnel.default_route", "tunnel.kill_switch", "tunnel.dns", "tunnel.dns_search", "tunnel.forward",
-        "tunnel.masquerade", "tunnel.clamp_mss",
+        "tunnel.masquerade", "tunnel.clamp_mss", "tunnel.peer",
     }  # fmt: skip
     runs, reply = client_changes(CLIENT, replace(CLIENT, tunnel=changed))
     assert (runs.tunnel, set(reply["applied"]), reply["restart"]) == (changed, keys, [])

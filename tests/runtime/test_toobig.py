@@ -113,3 +113,23 @@ def test_a_link_without_a_path_is_passed_over(told: Told) -> None:
     told.links[0].path = None
     told.messages.told([TooBig(1400, told.own(1), PEER)])
     assert told.hints == [("link1", 1400)]
+
+
+class Heard:
+    """Stands in for an ICMP socket that has two malformed messages, and these."""
+
+    malformed = 2
+
+    def __init__(self, *messages: TooBig) -> None:
+        self.messages = list(messages)
+
+    def receive(self) -> list[TooBig]:
+        return self.messages
+
+
+def test_what_is_malformed_is_counted_whatever_comes_with_it(told: Told) -> None:
+    for heard, hints in ((Heard(), []), (Heard(TooBig(1400, told.own(1), PEER)), [("link1", 1400)])):
+        told.messages._on_message(heard)  # type: ignore[arg-type]
+        assert told.hints == hints
+    assert told.drops.as_dict() == {"icmp": 4}
+    assert told.changes == 1  # nobody is woken for nothing
