@@ -222,6 +222,7 @@ def test_down_lifts_it_after_a_kill(place: Place) -> None:
 
 
 def test_a_start_that_fails_does_not_lift_it(place: Place) -> None:
+    """Without nft, which could not lift it; and with another device in the way, which could."""
     premises = place.premises
     path = [os.environ["PATH"]]
     with place.tunnel(program=lambda _end: ("env", f"PATH={path[0]}", *BONDVPN)) as tunnel:
@@ -232,8 +233,14 @@ def test_a_start_that_fails_does_not_lift_it(place: Place) -> None:
         assert tunnel.ends.pop("client").wait(SETTLE_S) == 1
         assert "there is no nft" in tunnel.client_log
         assert place.internet.sees("gw", timeout_s=1) == ""
-        # Started without it, it goes.
         path[0] = os.environ["PATH"]
+        premises.ip("gw", "link add bond0 type veth peer name other0")
+        tunnel.start("client")
+        assert tunnel.ends.pop("client").wait(SETTLE_S) == 1
+        assert place.internet.sees("gw", timeout_s=1) == ""
+        assert "reject" in system_state(premises, "gw")["nft"]
+        # Started without it, it goes.
+        premises.ip("gw", "link delete bond0")
         file = place.directory / "client.toml"
         file.write_text(file.read_text().replace("kill_switch = true", "kill_switch = false"))
         tunnel.start("client")
@@ -250,15 +257,30 @@ def test_what_is_needed_to_have_lines_passes(place: Place) -> None:
         with namespace.entered(premises.namespace("gw")):
             dhcp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             dhcp.bind(("10.1.0.2", 68))
-        with dhcp:
+            dhcp6 = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+            dhcp6.bind(("2001:db8:1::2", 546))
+        with dhcp, dhcp6:
             dhcp.sendto(b"renew", (HOST, 67))  # a server beyond a relay
-        assert lines.leaks() == [HOST]
+            dhcp6.sendto(b"renew", (HOST6, 547))
+        assert lines.leaks() == [HOST, HOST6]
         premises.ip("gw", "address add 198.51.100.90/24 dev eth2")
         eventually(lambda: "198.51.100.90" in premises.ip("gw", "rule show"), SETTLE_S, "it was seen")
         assert place.internet.sees("gw", timeout_s=1) == ""
         assert lines.leaks() == []
         premises.ip("gw", "address add 192.0.2.1/24 dev lan0")  # no line: its networks are local
         eventually(lambda: "192.0.2.0/24" in system_state(premises, "gw")["nft"], SETTLE_S, "it is local")
+
+
+def test_it_waits_for_nobodys_name(place: Place) -> None:
+    premises = place.premises
+    premises.resolve_by(HOST)  # where nobody answers
+    tunnel = place.tunnel(endpoints=["root.example:1189"])
+    with contextlib.ExitStack() as stack:
+        stack.callback(tunnel.__exit__)
+        tunnel.start("client")
+        machine = eventually(lambda: status(tunnel, "client"), SETTLE_S, "it has started")["machine"]
+        assert machine["kill_switch"] is True
+        assert place.internet.sees("gw", timeout_s=1) == place.internet.sees("gw", HOST6, timeout_s=1) == ""
 
 
 def test_a_reload_switches_it(place: Place) -> None:
@@ -280,8 +302,9 @@ def test_others_of_ours_are_not_cut_off_unseen(place: Place) -> None:
             text.replace('"bond0"', '"bond1"').replace("default_route = true\nkill_switch = true\n", "")
         )
         assert "kill_switch" not in second.read_text()
-        refused = tunnel.command("client", "client", "--config", str(second))
-        assert refused.returncode == 1
-        assert refused.stderr == (
-            "the kill switch of bond0 lets no lines but its own through: end that one first\n"
-        )
+        for role, file in (("client", second), ("server", place.directory / "server.toml")):
+            refused = tunnel.command("client", role, "--config", str(file))
+            assert refused.returncode == 1
+            assert refused.stderr == (
+                "the kill switch of bond0 lets no lines but its own through: end that one first\n"
+            )
