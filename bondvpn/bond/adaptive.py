@@ -17,7 +17,8 @@ socket takes it. Lines of a worse tier are asked only when the better ones have 
 from math import inf
 from typing import Generic
 
-from bondvpn.bond.capacity import DATAGRAM_BYTES, QUEUE_AIM_S, Phase
+from bondvpn.bond.capacity import QUEUE_AIM_S, Phase
+from bondvpn.bond.delivery import DATAGRAM_BYTES
 from bondvpn.bond.equaliser import SPREAD_MAX_S, SPREAD_MIN_S
 from bondvpn.bond.line import EXPRESS_DEBT_S, RUN_BYTES, TURN_S, Choice, L
 

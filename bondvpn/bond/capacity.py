@@ -13,21 +13,17 @@ nothing about its rate.
     phase      next       when
     STARTUP    STEADY     the queue delay reaches 1.5 q*; or the rate grew by less than a quarter in each of
                           three limited rounds; or a round lost more than LOSS_STARTUP
-    STEADY     CONTENDED  the queue stayed high for SUSPECT_ROUNDS although the window was at its smallest,
-                          and moved meanwhile: somebody else fills it
-    CONTENDED  STEADY     the queue was short again in a round
+    STEADY     CONTENDED  the queue stays high whatever we do (sharing.py): perhaps somebody else fills it
+    CONTENDED  STEADY     the queue is short again, or known to be ours or nobody's (contention.py)
 
-A queue that stays high and does *not* move as the window shrinks is none: the route has become longer, and
-its delay is the new base. STARTUP doubles the window each round; what it overshoots by and loses is not held
-against the line. In CONTENDED a short queue is not ours to have: the window grows by a datagram a round and
-shrinks by 30 % with a loss, as TCP's would (RFC 5681, RFC 9438).
+STARTUP doubles the window each round; what it overshoots by and loses is not held against the line. A queue
+that proves to be none, for the route has become longer, is the new base.
 
 The base is the smallest delay of the last BASE_KEEP_S. A queue that is kept for so long would become part of
 it, so a line whose queue was never short for DRAIN_AFTER_S is drained for a round.
 
-A line that loses more than LOSS_MARGIN above what it loses unloaded has a shallower buffer than the queue
-aimed at (or a policer): the aim and the window are lowered, and near the window that lost growth is slow for
-CAREFUL_S; well below it, it is as ever. Other loss means nothing here, nor does what STARTUP loses.
+A line whose buffer is shallower than the queue aimed at (losses.py) has the aim and the window lowered, and
+near the window that lost growth is slow for a while. Other loss means nothing here, nor what STARTUP loses.
 
 A short queue is no reason to shrink: R x span is the least that brings R, so whatever the model leaves out
 would make the window shrink R and R the window. It grows only while it (or the pacer) holds something back.
@@ -37,16 +33,18 @@ from collections import deque
 from enum import Enum
 from math import inf
 
+from bondvpn.bond.contention import Round, Verdict
+from bondvpn.bond.delivery import DATAGRAM_BYTES, RATE_DATAGRAMS, Delivery
+from bondvpn.bond.losses import Losses
+from bondvpn.bond.sharing import QUEUE_HIGH, Sharing
 from bondvpn.bond.windowed import WindowedMin
 
-DATAGRAM_BYTES = 1514  # of a full one, as an Ethernet frame
 WINDOW_MIN_BYTES = 4 * DATAGRAM_BYTES  # what shows a loss by later ones
 WINDOW_START_BYTES = 10 * DATAGRAM_BYTES  # RFC 6928
 RTT_START_S = 0.1  # until the first sample
 RTT_MIN_S = 0.005  # in guessing the rate from it
 ROUND_MIN_S = 0.025
 RATE_WINDOW_S = 0.050
-RATE_DATAGRAMS = 4  # on a slow line the window is as long as it takes for so many
 RATE_KEEP_S = 0.300
 RATE_KEEP_ROUNDS = 3
 MEAN_RATE_S = 0.200  # for the scheduler: mean over so long
@@ -58,7 +56,6 @@ QUEUE_AIM_MIN_S = 0.001
 QUEUE_AIM_MAX_S = 0.030
 QUEUE_AIM_DATAGRAMS = 2  # of a slow line
 QUEUE_AIM_JITTER = 3.0  # times the mean deviation of the delay
-QUEUE_HIGH = 1.5  # times the aim
 QUEUE_HISTORY_S = 1.0
 QUEUE_KEEP_S = 0.040  # four reports
 GROW, EASE, SHRINK = 1.03, 0.98, 0.95
@@ -72,22 +69,10 @@ STARTUP_ROUNDS_FLAT = 3  # BBR: draft-cardwell-iccrg-bbr-congestion-control-00, 
 STARTUP_RATE_GROWTH = 1.25
 LOSS_STARTUP = 0.05
 LOSS_STARTUP_DATAGRAMS = 8  # at 2.5 % random loss more than so many of 66 are lost in a round of 10,000
-LOSS_MARGIN = 0.05
-LOSS_SAMPLE = 400  # datagrams: at 2.5 % random loss its share then varies by 0.8 %
-LOSS_SEVERE, LOSS_CERTAIN = 0.15, 24  # so much more, and so many lost: no larger sample is needed to tell
 AIM_LOWERED, AIM_RAISED = 0.7, 1.002  # by a lossy sample, by a round
 # Below 1 the window would be less than what brings R, and both would shrink each other.
-LOSSY, LOSSY_MIN = 0.9, 1.0  # of the correction at the most, by a lossy sample
-# What no smaller window saves is the line's own, up to here: a buffer of two datagrams looks the same.
-LOSS_LEARNED_MAX = 0.10
-LOSSY_HELPED = 0.8  # of the lossy sample before: a smaller window did help, so the buffer was full
-CAREFUL_S = 5.0
-NEAR_LOSSY = 0.85  # of the window that lost: below it growth is as ever (as BBRv3's inflight_hi)
+LOSSY_MIN = 1.0  # of the correction
 GROW_CAREFUL = 1.001
-SUSPECT_ROUNDS = 12
-STEADY_QUEUE_S = 0.002  # what a queue moves less than is none ...
-ROUTE_ROUNDS, ROUTE_WINDOWS = 6, 1.5  # ... in so many rounds, while the window shrank so much
-CONTENDED_BETA = 0.7  # RFC 9438, 4.6
 BASE_KEEP_S = 10.0  # as BBR's min_rtt: routes change
 DATAGRAM_KEEP_S = 3.0  # longer than it takes to tell a longer route from a queue
 HELD = 0.75  # of the window under way, and what the pacer holds back is what the line lacks
@@ -123,11 +108,7 @@ class Capacity:
         """Smoothed delay in the line's queue."""
         self.jitter_s = 0.0
         self.srtt_s = RTT_START_S
-        self.loss = 0.0
-        """Share of the datagrams that is lost however small the window, smoothed over some LOSS_SAMPLE.
-
-        What a full buffer drops is no fault of the line's.
-        """
+        self.losses = Losses()
         self.report_s = 0.0
         """Between reports, smoothed."""
         self._base_rtt = WindowedMin(BASE_KEEP_S)
@@ -137,33 +118,29 @@ class Capacity:
         self._datagram = WindowedMin(DATAGRAM_KEEP_S)
         self._aim_scale = 1.0
         self._correction = 1.0
-        self._careful_until = -inf  # after a lossy sample the correction grows slowly
-        self._lossy_window = inf  # with which that sample was lost
-        self._lossy_share = inf  # what it lost
         self._limited_at = -inf
         self._limited = False  # in this round
         self._held = False  # by the pacer, in this round
-        self._pressed = False  # more wanted to leave than did, in the present loss sample
         self._round_at = -inf
         self._reported_at = -inf
         self._settled_at = inf  # when what STARTUP sent has been reported
         self._queued_at = -inf  # when the queue delay was last told
-        self._arrivals: deque[tuple[float, int]] = deque()  # (receiver's clock, bytes in all)
-        self._rates: deque[tuple[float, float]] = deque()  # (when, delivered in a limited round)
+        self._delivery = Delivery()
         self._queues: deque[tuple[float, float]] = deque()  # (when, queue delay)
         self._last_delay: float | None = None
         self._blind = 0  # rounds in which the queue is short because it was drained
         self._short_at = inf  # when the queue was last seen short
         self._startup_rate = 0.0
         self._startup_flat = 0
-        self._came = self._lost = 0  # in the present loss sample
         self._round_came = self._round_lost = 0
-        self._base_loss = 0.0
-        # (queue delay, window) of the rounds in which nothing helped
-        self._suspect: deque[tuple[float, float]] = deque(maxlen=SUSPECT_ROUNDS)
-        self._window_before = self.window
+        self._sharing = Sharing()
 
     # -- what the scheduler asks ----------------------------------------------------------------
+    @property
+    def loss(self) -> float:
+        """Share of the datagrams that is lost however small the window."""
+        return self.losses.share
+
     @property
     def base_rtt_s(self) -> float:
         value = self._base_rtt.value
@@ -204,7 +181,7 @@ class Capacity:
 
     def paced(self, in_flight: int) -> None:
         """Something wanted to leave before its time: once much is under way, a limit too."""
-        self._pressed = True
+        self.losses.pressed = True
         if self.phase is Phase.STARTUP:
             self._limited = self._limited or in_flight > self.window / 2
         else:
@@ -212,7 +189,7 @@ class Capacity:
 
     def refused(self, now: float) -> None:
         """Something wanted to leave and the window was full."""
-        self._pressed = True
+        self.losses.pressed = True
         self._limited = True
         self._limited_at = now
 
@@ -224,17 +201,18 @@ class Capacity:
     def resume(self, now: float) -> None:
         """The line carries again after a silence: half of what it did, until reports say more. What they said
         while it was silent, late as they were, is forgotten."""
-        self._rates.clear()
+        self._delivery.forget()
         if self.phase is Phase.STARTUP:
             self.window = max(self.window / 2, WINDOW_START_BYTES)
         else:
             self.window = max(self._target(self.rate) / 2, WINDOW_MIN_BYTES)
-            self._rates.append((now, self.rate))
+            self._delivery.note(self.rate, now)
         self.queue_s = 0.0
         self._queues.clear()
-        self._suspect.clear()
-        self._came = self._lost = 0
-        self.loss = 0.0
+        self._sharing.over()
+        if self.phase is Phase.CONTENDED:
+            self.phase = Phase.STEADY
+        self.losses.forget()
 
     # -- what reports teach ---------------------------------------------------------------------
     def on_rtt(self, rtt_s: float, now: float) -> None:
@@ -243,7 +221,7 @@ class Capacity:
             self.srtt_s = rtt_s
             self.rate = min(self.cap, max(self.rate, WINDOW_START_BYTES / max(rtt_s, RTT_MIN_S)))
         self.srtt_s += (rtt_s - self.srtt_s) / 8
-        self._base_rtt.add(rtt_s, now)
+        self._note_base(self._base_rtt, rtt_s, now)
 
     def on_report(
         self, frame_bytes: int, arrived_s: float, delay_s: float | None, came: int, lost: int, now: float
@@ -254,9 +232,7 @@ class Capacity:
             took = now - self._reported_at
             self.report_s += (took - self.report_s) * min(REPORT_WEIGHT_MAX, took / REPORT_MEAN_S)
         self._reported_at = now
-        self._arrivals.append((arrived_s, frame_bytes))
-        while len(self._arrivals) > 2 and self._arrivals[1][0] < arrived_s - self._history_s:
-            self._arrivals.popleft()
+        self._delivery.arrived(frame_bytes, arrived_s, self._history_s)
         if delay_s is not None:
             self._note_delay(delay_s, now)
         self._note_rate(now)
@@ -271,10 +247,18 @@ class Capacity:
 
     @property
     def _history_s(self) -> float:
-        return max(MEAN_RATE_S, 2 * self.base_rtt_s, RATE_DATAGRAMS * DATAGRAM_BYTES / self.rate)
+        trips = max(2 * self.base_rtt_s, self.srtt_s + self.report_s)
+        return max(MEAN_RATE_S, trips, RATE_DATAGRAMS * DATAGRAM_BYTES / self.rate)
+
+    def _note_base(self, base: WindowedMin, value: float, now: float) -> None:
+        """A queue that others keep must not become part of it."""
+        if self.phase is not Phase.CONTENDED:
+            base.add(value, now)
+        else:
+            base.restart(min(value, base.value), now)
 
     def _note_delay(self, delay_s: float, now: float) -> None:
-        self._base_delay.add(delay_s, now)
+        self._note_base(self._base_delay, delay_s, now)
         queue = max(0.0, delay_s - self._base_delay.value - self._datagram_s)
         self.queue_s += (queue - self.queue_s) * min(1.0, (now - self._queued_at) / QUEUE_MEAN_S)
         self._queued_at = now
@@ -287,19 +271,9 @@ class Capacity:
         while self._queues[0][0] < now - QUEUE_HISTORY_S:
             self._queues.popleft()
 
-    def _delivered(self, over_s: float) -> float:
-        """Bytes a second over the last `over_s` of the receiver's clock; 0 when there is no telling."""
-        end_s, end_bytes = self._arrivals[-1]
-        start_s, start_bytes = end_s, end_bytes
-        for start_s, start_bytes in reversed(self._arrivals):
-            if end_s - start_s >= over_s and end_bytes - start_bytes >= RATE_DATAGRAMS * DATAGRAM_BYTES:
-                break
-        took = end_s - start_s
-        return (end_bytes - start_bytes) / took if took > over_s / 2 else 0.0
-
     def _note_rate(self, now: float) -> None:
         """The scheduler's rate: it follows up at once, down only when the line was limited."""
-        mean = self._delivered(MEAN_RATE_S)
+        mean = self._delivery.rate(MEAN_RATE_S)
         if not mean:
             return
         self._datagram.add(DATAGRAM_BYTES / self.rate, now)
@@ -309,61 +283,45 @@ class Capacity:
             self.rate = mean
 
     def _note_loss(self, came: int, lost: int, now: float) -> None:
-        self._came += came
-        self._lost += lost
-        total = self._came + self._lost
-        if not total:
-            return
-        share = self._lost / total
-        excess = share - self._base_loss
-        if total < LOSS_SAMPLE and (self._lost < LOSS_CERTAIN or excess < LOSS_SEVERE):
-            return
-        self._came = self._lost = 0
-        pressed, self._pressed = self._pressed, False
-        if now < self._settled_at:
-            return  # it overshoots by its nature
-        lossy = pressed and excess > LOSS_MARGIN and self.phase is Phase.STEADY
-        before = self._lossy_share if now < self._careful_until else inf
-        if not lossy or self._correction <= LOSSY_MIN or share > LOSSY_HELPED * before:
-            self.loss += (share - self.loss) / 4
-            if lossy:
-                self._base_loss = min(self._base_loss + excess / 4, LOSS_LEARNED_MAX)
-        if not pressed or excess < 0:
-            self._base_loss += excess / 4
-        elif lossy:
+        sample = self.losses.sample(came, lost)
+        if sample is None or now < self._settled_at:
+            return  # STARTUP overshoots by its nature
+        steady = self.phase is Phase.STEADY
+        cut = self.losses.judge(sample, self.window, now, steady=steady, least=self._correction <= LOSSY_MIN)
+        if cut is not None:
             self._aim_scale *= AIM_LOWERED
-            cut = min(LOSSY, 1 - excess)
             self._correction = min(self._correction, max(self._correction * cut, LOSSY_MIN))
-            self._careful_until = now + CAREFUL_S
-            self._lossy_share = share
-            self._lossy_window = self.window
-            largest = max((rate for _, rate in self._rates), default=self.rate)
+            largest = self._largest(now) or self.rate
             self.window = min(self.window, self._target(largest) * self._correction)
 
     # -- once a round ---------------------------------------------------------------------------
     def _round(self, now: float) -> None:
         span = max(self.base_rtt_s, ROUND_MIN_S)
-        queue = min((queue for at, queue in self._queues if at >= now - span), default=0.0)
-        largest = self._largest_rate(now)
+        told = [queue for at, queue in self._queues if at >= now - span]
+        queue = min(told, default=0.0)
+        largest = self._largest_with_this(now)
         if self.phase is Phase.STARTUP:
             self._startup(queue, largest, now)
-        elif self.phase is Phase.STEADY:
-            self._steady(queue, largest, now)
         else:
-            self._contended(queue)
+            alone = self.phase is Phase.STEADY
+            if told:
+                self._who_else(queue, largest, now)
+            if alone and self.phase is Phase.STEADY:
+                self._steady(queue, largest, now)
         self._aim_scale = min(1.0, self._aim_scale * AIM_RAISED)
         self.window = max(self.window, WINDOW_MIN_BYTES)
 
-    def _largest_rate(self, now: float) -> float:
-        """R: the largest delivered rate of the last rounds."""
-        keep = max(RATE_KEEP_S, RATE_KEEP_ROUNDS * self.base_rtt_s)
-        rates = self._rates
-        while rates and rates[0][0] < now - keep:
-            rates.popleft()
-        largest = max((rate for _, rate in rates), default=0.0)
-        delivered = self._delivered(max(self.base_rtt_s, RATE_WINDOW_S))
+    def _largest(self, now: float) -> float:
+        return self._delivery.largest(max(RATE_KEEP_S, RATE_KEEP_ROUNDS * self.base_rtt_s), now)
+
+    def _largest_with_this(self, now: float) -> float:
+        """R: the largest delivered rate of the last rounds, with this one."""
+        largest = self._largest(now)
+        delivered = self._delivery.rate(max(self.base_rtt_s, RATE_WINDOW_S))
+        if delivered:
+            self._sharing.carried(delivered, now)
         if delivered and (self._limited or delivered > largest):
-            rates.append((now, delivered))
+            self._delivery.note(delivered, now)
             largest = max(largest, delivered)
         return largest
 
@@ -392,6 +350,7 @@ class Capacity:
             self._startup_flat += 1
         if full or lossy or self._startup_flat >= STARTUP_ROUNDS_FLAT:
             self.phase = Phase.STEADY
+            self._sharing.begins(now)
             rate = largest or self.rate
             self._settled_at = now + self.base_rtt_s + self.report_s + self.window / rate
             self.window = self._target(rate)
@@ -411,13 +370,10 @@ class Capacity:
         elif queue > QUEUE_HIGH * aim:
             self._correction = max(self._correction * SHRINK, CORRECTION_MIN)
         elif queue < aim and (self._limited or self._held):
-            careful = now < self._careful_until and self.window > NEAR_LOSSY * self._lossy_window
-            grow = GROW_CAREFUL if careful else GROW
+            grow = GROW_CAREFUL if self.losses.near(self.window, now) else GROW
             self._correction = min(self._correction * grow, CORRECTION_MAX)
-            self._window_before = self.window
         elif queue > aim:
             self._correction = max(self._correction * EASE, CORRECTION_MIN)
-        self._suspect_contention(queue, queue > QUEUE_HIGH * aim, now)
         if now - self._short_at > DRAIN_AFTER_S:
             self._short_at = now
             self.window = DRAIN * largest * self.base_rtt_s
@@ -435,31 +391,47 @@ class Capacity:
         """Whether the round before was one of draining."""
         return self._blind == DRAIN_ROUNDS
 
-    def _suspect_contention(self, queue: float, high: bool, now: float) -> None:
-        """Is it our queue at all? Nothing we did made it shorter."""
-        if not high or not (self._limited or self._held):
-            self._suspect.clear()
-            return
-        self._suspect.append((queue, self.window))
-        queues, windows = zip(*self._suspect, strict=True)
-        still = max(queues) - min(queues) < STEADY_QUEUE_S
-        if still and len(queues) >= ROUTE_ROUNDS and max(windows) > ROUTE_WINDOWS * min(windows):
-            self._base_delay.restart(self._base_delay.value + min(queues), now)
-            self._base_rtt.restart(self.srtt_s, now)
-            self._queues.clear()
-        elif len(queues) < SUSPECT_ROUNDS or self._correction > CORRECTION_MIN:
-            return
+    def _who_else(self, queue: float, largest: float, now: float) -> None:
+        """Is the queue ours alone?"""
+        seen = self._seen(queue)
+        if self.phase is Phase.STEADY:
+            small = self._correction <= CORRECTION_MIN
+            verdict = self._sharing.alone(seen, self.window, largest, self.losses.share, now, small=small)
+            if verdict is Verdict.OTHERS:
+                self.phase = Phase.CONTENDED
         else:
-            self.phase = Phase.CONTENDED
-            self.window = max(self.window, self._window_before)
-        self._suspect.clear()
-        self._correction = 1.0
+            verdict, self.window = self._sharing.beside(seen, now)
+            if verdict is not None:
+                self.phase = Phase.STEADY
+                self._correction = 1.0
+        if verdict is Verdict.ROUTE:
+            self._longer_route(now)
+        elif verdict is Verdict.SHORT:
+            self.srtt_s = min(self.srtt_s, self.base_rtt_s + queue)  # or the old delay slows the pace
 
-    def _contended(self, queue: float) -> None:
-        if queue < self.queue_aim_s:
-            self.phase = Phase.STEADY
-            self._rates.clear()
-        elif self._round_lost:
-            self.window *= CONTENDED_BETA
-        elif self._limited:
-            self.window += DATAGRAM_BYTES
+    def _seen(self, queue: float) -> Round:
+        """As if a datagram took what it does at the line's best: beside others we have a share of the rate,
+        but each leaves at all of it."""
+        datagram_s = self._datagram_s
+        least = min(datagram_s, self._sharing.datagram_s)
+        aim = self.queue_aim_s
+        if aim <= QUEUE_AIM_DATAGRAMS * datagram_s:
+            aim = max(QUEUE_AIM_S * self._aim_scale, QUEUE_AIM_DATAGRAMS * least)
+        return Round(
+            queue=queue + datagram_s - least,
+            aim=aim,
+            rate=self._delivery.rate(max(self.srtt_s, RATE_WINDOW_S)),
+            came=self._round_came,
+            lost=self._round_lost,
+            used=self._limited or self._held,
+            trip_s=self.srtt_s + self.report_s,
+            empty_trip_s=self.base_rtt_s + self.report_s,
+        )
+
+    def _longer_route(self, now: float) -> None:
+        self._base_delay.restart(self._base_delay.value + self._sharing.queue_s, now)
+        self._base_rtt.restart(self.srtt_s, now)
+        self._queues.clear()
+        self._correction = 1.0
+        if self._sharing.best < inf:
+            self._delivery.note(self._sharing.best, now)  # what made the line idle was a mistake

@@ -11,7 +11,7 @@ NOW = 1000.0
 def line(loss: float = 0.0, delay_s: float | None = 0.010, rate: float = 1e6) -> Capacity:
     """`rate` in bytes a second; a lossy one brings little unless told otherwise."""
     capacity = Capacity()
-    capacity.loss = loss
+    capacity.losses.share = loss
     capacity.rate = 0.1 * rate if loss else rate
     if delay_s is not None:
         capacity._base_delay.add(delay_s, NOW)
@@ -60,7 +60,7 @@ def test_it_is_tried_again_each_time_after_twice_as_long() -> None:
     demotion, bad, others = Demotion(), line(0.5), [line()]
     now, waited = NOW, []
     for _ in range(7):
-        bad.loss = 0.5
+        bad.losses.share = 0.5
         assert demotion.judge(bad, others, now)
         assert demotion.demoted
         since = now
@@ -96,7 +96,7 @@ def test_a_long_time_without_fault_makes_it_as_good_as_new() -> None:
     again = NOW + RETRY_S
     demotion.judge(bad, others, again)
     assert not demotion.judge(bad, others, again + CLEAN_S + 1)
-    bad.loss = 0.5
+    bad.losses.share = 0.5
     late = again + CLEAN_S + 2
     assert demotion.judge(bad, others, late)
     assert not demotion.judge(bad, others, late + RETRY_S - 0.1)
