@@ -238,7 +238,9 @@ class Session:
 
     def _probe(self, link: Link, now: float) -> None:
         number = link.liveness.probe(now) % MTU_PROBE_IDS
-        if now - link.last_data < PROBE_TRACKED_S:  # its report shows whether data before it was lost
+        # Its report shows whether data before it was lost. None comes on a link that is silent already: what
+        # that has under way when it returns would be taken for a new silence.
+        if link.active and now - link.last_data < PROBE_TRACKED_S:
             link.send_lane.flight.sent(link.send_lane.counter, 1, 0, None, now)
         self._send(link, wire.emit_probe(wire.Probe(number, 0, wire.time_of(now), int(link.carries))), now)
 

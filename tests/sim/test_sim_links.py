@@ -1,5 +1,7 @@
 """Links over simulated lines: silence and return, NAT rebinding, path MTU, goodbye. Time is virtual."""
 
+from math import inf
+
 import pytest
 from frames import datagram, super_frame
 from virtualnet import SERVER_ADDRESS, Line, World
@@ -109,6 +111,22 @@ def test_alone_it_takes_longer() -> None:
     world.lines[0].up = False
     took = world.wait(lambda: world.client.active == [], 0.075 + 2 * 0.075 + 0.5 + 0.05)
     assert took >= 0.5
+
+
+@pytest.mark.parametrize("silent_s", [0.4, 0.8])
+def test_nothing_is_under_way_on_a_silent_line_that_could_count_when_it_returns(silent_s: float) -> None:
+    world = opened(Line(0), Line(1))
+    keep_busy(world, 5)
+    world.run(1)
+    world.lines[1].up = False
+    world.wait(lambda: world.client.active == world.server.active == [0], 1)
+    for _ in range(int(silent_s / 0.010)):
+        world.run(0.010)
+        assert world.client.link(1).oldest == world.server.link(1).oldest == inf
+    world.lines[1].up = True
+    world.wait(world.all_active, 2)
+    world.run(1)
+    assert world.all_active()
 
 
 def test_a_line_of_several_must_prove_itself_the_more_often_it_stalled() -> None:
