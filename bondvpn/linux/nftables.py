@@ -8,28 +8,27 @@ import json
 import re
 import shlex
 import shutil
-import socket
 import struct
 import subprocess
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import msgspec
+from pyroute2.netlink import NETLINK_NETFILTER
 
 from bondvpn.errors import SystemFault
+from bondvpn.linux.multicast import Multicast, messages
 
 FAMILY = "inet"
 TIMEOUT_S = 10.0  # it takes milliseconds; a lock held by a broken ruleset manager must not hold us for ever
 _NO_SUCH = "No such file or directory"  # strerror(ENOENT): there is no such table
 
-# linux/netlink.h, linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h
-_NETLINK_NETFILTER, _NFNLGRP_NFTABLES = 12, 7
-_MESSAGE = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
+# linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h
+_NFNLGRP_NFTABLES = 7
 _NFGENMSG_BYTES = 4
 _ATTRIBUTE = struct.Struct("=HH")  # struct nlattr: length, type
 _TABLE = 1  # NFTA_TABLE_NAME, NFTA_CHAIN_TABLE, NFTA_RULE_TABLE: in all of them the table's name
-_RECEIVE_BYTES = 1 << 16
 
 Expression = dict[str, Any]
 """One match or statement as libnftables-json(5) has it."""
@@ -184,61 +183,28 @@ def _first_line(stderr: str) -> str:
     return stderr.strip().partition("\n")[0] or "nft says nothing"
 
 
-class Changes:
-    """Hears that somebody deleted something of our tables; a non-blocking socket for an event loop."""
+class Changes(Multicast):
+    """Hears that somebody deleted something of our tables."""
 
     def __init__(self) -> None:
         """Raises SystemFault."""
         self.names: Collection[str] = ()
         """The tables that are ours."""
-        try:
-            self._socket = socket.socket(
-                socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _NETLINK_NETFILTER
-            )
-        except OSError as fault:  # a kernel without nf_tables
-            raise SystemFault(f"cannot watch the packet filter: {fault.strerror}") from None
-        try:
-            self._socket.bind((0, 1 << _NFNLGRP_NFTABLES - 1))
-        except OSError as fault:
-            self._socket.close()
-            raise SystemFault(f"cannot watch the packet filter: {fault.strerror}") from None
+        super().__init__(NETLINK_NETFILTER, 1 << _NFNLGRP_NFTABLES - 1, "the packet filter")
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def fileno(self) -> int:
-        return self._socket.fileno()
-
-    def changed(self) -> bool:
-        """Whether anything that came since the last call was of a table of ours."""
-        ours = False
-        while True:
-            try:
-                ours |= any(name in self.names for name in _tables_in(self._socket.recv(_RECEIVE_BYTES)))
-            except BlockingIOError:
-                return ours
-            except OSError:
-                ours = True  # ENOBUFS: more came than the socket could hold
+    def _matters(self, datagram: bytes) -> bool:
+        return any(name in self.names for name in _tables_in(datagram))
 
 
 def _tables_in(datagram: bytes) -> Iterator[str]:
     """The tables that the messages are of."""
-    at = 0
-    while at + _MESSAGE.size <= len(datagram):
-        length = _MESSAGE.unpack_from(datagram, at)[0]
-        first = at + _MESSAGE.size + _NFGENMSG_BYTES
-        if first + _ATTRIBUTE.size <= min(at + length, len(datagram)):
+    for _, body, end in messages(datagram):
+        first = body + _NFGENMSG_BYTES
+        if first + _ATTRIBUTE.size <= end:
             size, kind = _ATTRIBUTE.unpack_from(datagram, first)
             if kind == _TABLE:
                 name = datagram[first + _ATTRIBUTE.size : first + size].rstrip(b"\0")
                 yield name.decode("ascii", "replace")
-        at += max(length + 3 & ~3, _MESSAGE.size)  # NLMSG_ALIGN
 
 
 # -- as an administrator would type it ----------------------------------------------------------------
