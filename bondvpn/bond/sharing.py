@@ -89,7 +89,7 @@ class Sharing:
     def _short(self, largest: float, now: float, *, used: bool) -> None:
         if used:
             self._used_at = now
-            if now - self._full_since > FULL_S:
+            if largest and now - self._full_since > FULL_S:
                 self._best.add(1 / largest, now)
         elif now - self._used_at > IDLE_S:
             self._full_since = now

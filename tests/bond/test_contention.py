@@ -1,14 +1,16 @@
 """A line whose queue others fill, on the simulated line; the other host runs cubic."""
 
 from collections import deque
+from math import inf
 
 import pytest
 from simulatedline import REPORT_S, TICK_S, SimulatedLine
 
 from bondvpn.bond.capacity import WINDOW_MIN_BYTES, Phase
-from bondvpn.bond.contention import QUEUE_MAX_S
+from bondvpn.bond.contention import QUEUE_MAX_S, Round
 from bondvpn.bond.cubic import Cubic
 from bondvpn.bond.delivery import DATAGRAM_BYTES
+from bondvpn.bond.sharing import Sharing
 
 MODEM_S = 0.1
 
@@ -162,3 +164,13 @@ def test_a_longer_route_is_not_taken_for_other_traffic(longer_s: float, loss: fl
     assert sum(queue > 0.150 for queue in line.queues) * TICK_S < 1.0, before
     assert line.run(3) >= 0.9 * line.rate
     assert line.capacity.base_rtt_s == pytest.approx(2 * line.delay_s, abs=0.006)
+
+
+def test_rounds_in_which_nothing_came_teach_nothing_of_the_best_rate() -> None:
+    """A path that takes small probes and no data: told of, with a short queue, and nothing brought."""
+    sharing = Sharing()
+    sharing.begins(0.0)
+    seen = Round(queue=0.0, aim=0.004, rate=0.0, came=0, lost=10, used=True, trip_s=0.05, empty_trip_s=0.05)
+    for step in range(40):
+        assert sharing.alone(seen, 6056.0, 0.0, 0.0, step * 0.05, small=False) is None
+    assert sharing.best == inf
