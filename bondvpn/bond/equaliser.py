@@ -7,11 +7,13 @@ held here until its *enqueue* time + the largest base delay + MARGIN_S; counted 
 waited in the sender's queue would wait twice. Lines whose delays are within SPREAD_MIN_S are left alone, and
 what waited or came late anyway is not held: under load, nearly nothing.
 
-Delays are arrival minus the sender's clock, modulo 2^16 units of TIME_UNIT_S: all lanes share that scale.
-Modems queue more than half of those 1.05 s, so a delay is the one that lies next above the line's base, or a
-little below it; what was enqueued is at least as old as the fastest line's base.
+Delays are arrival minus the sender's clock (bond.delayscale); what was enqueued is at least as old as the
+fastest line's base.
 """
 
+from math import inf
+
+from bondvpn.bond.delayscale import DelayScale
 from bondvpn.bond.windowed import WindowedMin
 from bondvpn.wire.sealed import TIME_UNIT_S, above, time_of
 
@@ -23,18 +25,16 @@ MARGIN_S = 0.005
 BASE_KEEP_S = 10.0  # as the sender's: routes change
 LINE_KEEP_S = 5.0  # a line of which nothing is heard for so long, no probe either, does not count
 LOOK_S = 0.050  # how often the lines are compared
-BELOW = round(0.25 / TIME_UNIT_S)  # a line's base: by how much a route gets shorter at once, at the most
 YOUNGER = round(0.01 / TIME_UNIT_S)  # than the fastest line's base: by how much we may be wrong
-_HALF = 1 << 15
 
 
 class Equaliser:
     """Of one session's receiving side. Times: seconds of our clock."""
 
-    __slots__ = ("_bases", "_carrying", "_fastest", "_last", "_looked", "_newest", "_slowest", "spread_s")
+    __slots__ = ("_bases", "_carrying", "_fastest", "_last", "_looked", "_scale", "_slowest", "spread_s")
 
     def __init__(self) -> None:
-        self._newest: int | None = None  # the base of some line: a new one's is near it
+        self._scale = DelayScale()
         self._bases: dict[int, WindowedMin] = {}  # by link number, units
         self._last: dict[int, float] = {}  # when something came
         self._carrying: set[int] = set()  # links that the sender says it spreads bulk over
@@ -50,11 +50,7 @@ class Equaliser:
         base = self._bases.get(link)
         if base is None:
             base = self._bases[link] = WindowedMin(BASE_KEEP_S)
-            floor = 0 if self._newest is None else self._newest - _HALF
-        else:
-            floor = int(base.value) - BELOW
-        base.add(above(delay, floor, 16), now)
-        self._newest = int(base.value)
+        base.add(self._scale.place(delay, base.value if base.value < inf else None), now)
         self._last[link] = now
         if now - self._looked > LOOK_S:
             self._look(now)

@@ -17,20 +17,20 @@ from bondvpn.bond.arrivals import (
     REPORT_SHARE,
     REPORT_SPARSE_S,
 )
-from bondvpn.bond.equaliser import BELOW
+from bondvpn.bond.delayscale import DelayScale
 from bondvpn.bond.flight import REORDER_S, Piece
 from bondvpn.session.keypair import Keypair, ReceiveLane, SendLane
 from bondvpn.session.link import Link
 from bondvpn.wire import feedback
 from bondvpn.wire.feedback import LaneReport
-from bondvpn.wire.sealed import TIME_UNIT_S, above, nearest
+from bondvpn.wire.sealed import TIME_UNIT_S, nearest
 from bondvpn.wire.transport import ETHERNET_LEN, OVERHEAD, split_index
 
 NEVER = float("inf")
 CLOCK_STEP = round(1 / TIME_UNIT_S)  # one that goes back so far is another clock, not an older report
 HEARD_S = 0.12  # behind the line heard last: two busy probes lost or late
 BETTER = 0.7  # of the present line's round trip, for reports to change to another
-QUEUED_MAX_S = 0.7  # told by a delay of 16 bits: less than 2^16 units and BELOW
+QUEUED_MAX_S = 0.7  # told by a delay of 16 bits: less than 2^16 units and BELOW (bond.delayscale)
 LANES_TOLD = 4  # each REPORT_S; more take longer in proportion: one costs both ends 30 µs
 SPACING_MAX_S = 0.1  # on the thinnest line too: without reports nobody knows what it carries
 REPORT_FRAME_BYTES = 120  # on two lanes, before there was one
@@ -135,7 +135,7 @@ class Learner:
     """Reads FEEDBACK messages for one session."""
 
     def __init__(self) -> None:
-        self._delay: int | None = None  # the base of some lane, unwrapped: all lanes share the scale
+        self._scale = DelayScale()
 
     def receive(
         self, sealed: bytes, lane_of: Callable[[int], SendLane | None], links: dict[int, Link], now: float
@@ -202,17 +202,12 @@ class Learner:
         link.capacity.on_report(link.reported_bytes, link.reported_at * TIME_UNIT_S, delay, came, lost, now)
 
     def _delay_of(self, link: Link, told: int, rtt_s: float | None) -> float:
-        """A one-way delay known modulo 2^16, in seconds: one above the line's base, or a little below it.
-        Modems queue more than half of what 16 bits hold; taken for less, it would be the base for seconds.
-        Where the round trip says that it may be more than all of it, that is what counts."""
+        """A one-way delay in seconds. Where the round trip says that it may be more than 16 bits hold, that
+        is what counts."""
         base = link.capacity.base_delay_s
-        if base is not None:
-            queued = rtt_s - link.capacity.base_rtt_s if rtt_s is not None else 0.0
-            if queued > QUEUED_MAX_S:
-                return base + queued
-            self._delay = round(base / TIME_UNIT_S)
-            delay = above(told, self._delay - BELOW, 16)
-        else:
-            delay = told if self._delay is None else self._delay + nearest(told - self._delay, 16)
-            self._delay = delay
-        return delay * TIME_UNIT_S
+        if base is None:
+            return self._scale.place(told, None) * TIME_UNIT_S
+        queued = rtt_s - link.capacity.base_rtt_s if rtt_s is not None else 0.0
+        if queued > QUEUED_MAX_S:
+            return base + queued
+        return self._scale.place(told, base / TIME_UNIT_S) * TIME_UNIT_S
