@@ -14,13 +14,14 @@ A line has room while less is under way on it than its window (bond.capacity), i
 socket takes it. Lines of a worse tier are asked only when the better ones have no room and the queue is full.
 """
 
+from collections.abc import Callable
 from math import inf
 from typing import Generic
 
 from bondvpn.bond.capacity import QUEUE_AIM_S, Phase
 from bondvpn.bond.delivery import DATAGRAM_BYTES
 from bondvpn.bond.equaliser import SPREAD_MAX_S, SPREAD_MIN_S
-from bondvpn.bond.line import EXPRESS_DEBT_S, RUN_BYTES, TURN_S, Choice, L
+from bondvpn.bond.line import EXPRESS_DEBT_S, RUN_BYTES, TURN_S, Choice, L, Line
 
 RESEND_WINDOW = 1.5  # a lost chunk may exceed the window by so much: everything behind it waits
 RESEND_REPEATED_S = 0.020  # penalty of a line that has lost this chunk before
@@ -141,40 +142,37 @@ class Adaptive(Generic[L]):
         return times
 
     def soonest(self, now: float, avoid: L | None = None, tries: int = 1) -> L | None:
-        best, soonest = None, inf
-        for line, arrival in zip(self.lines, self.arrivals(), strict=True):
-            if line.blocked or line.in_flight > RESEND_WINDOW * line.capacity.window:
-                continue
-            self._refill(line, now)
-            due = arrival + max(0.0, -line.pacer.tokens) / line.capacity.pace
-            if line is avoid:
-                due += RESEND_REPEATED_S * RESEND_REPEATED ** (tries - 1)
-            if due < soonest:
-                best, soonest = line, due
-        return best if best is not None and best.pacer.room() else None
+        avoided_s = RESEND_REPEATED_S * RESEND_REPEATED ** (tries - 1)
+        return self._soonest(
+            now,
+            lambda line: line.in_flight <= RESEND_WINDOW * line.capacity.window,
+            lambda line: avoided_s if line is avoid else 0.0,
+        )
 
     def patient(self, now: float) -> L | None:
         for first, _ in self._order(now)[:1]:
-            if self._open(first, now) and first.pacer.room() and first.capacity.queue_s <= QUEUE_AIM_S:
-                return first  # without a look at the others: each ACK of a fast download asks
+            if not first.blocked and _takes_one(first) and first.capacity.queue_s <= QUEUE_AIM_S:
+                self._refill(first, now)
+                if first.pacer.room():
+                    return first  # without a look at the others: each ACK of a fast download asks
+        return self._soonest(
+            now, _takes_one, lambda line: QUEUED_S if line.capacity.queue_s > QUEUE_AIM_S else 0.0
+        )
+
+    def _soonest(
+        self, now: float, has_room: Callable[[L], bool], penalty_s: Callable[[L], float]
+    ) -> L | None:
+        """Of the lines whose windows have room, the one that brings a datagram the soonest, what the pacer
+        makes it wait for and a penalty included; None when that has to wait."""
         best, soonest = None, inf
         for line, arrival in zip(self.lines, self.arrivals(), strict=True):
-            if not self._open(line, now):
+            if line.blocked or not has_room(line):
                 continue
-            due = arrival + max(0.0, -line.pacer.tokens) / line.capacity.pace
-            if line.capacity.queue_s > QUEUE_AIM_S:
-                due += QUEUED_S
+            self._refill(line, now)
+            due = arrival + max(0.0, -line.pacer.tokens) / line.capacity.pace + penalty_s(line)
             if due < soonest:
                 best, soonest = line, due
         return best if best is not None and best.pacer.room() else None
-
-    def _open(self, line: L, now: float) -> bool:
-        """Whether its window takes a datagram more. Who asks has little to send, and teaches nothing about a
-        line that is full."""
-        if line.blocked or line.in_flight + DATAGRAM_BYTES > line.capacity.window:
-            return False
-        self._refill(line, now)
-        return True
 
     def express(self, now: float, but: L | None = None) -> L | None:
         for line, _ in self._order(now):
@@ -211,7 +209,7 @@ class Adaptive(Generic[L]):
     def _room(self, line: L, now: float) -> bool:
         if line.blocked:
             return False
-        if line.in_flight + DATAGRAM_BYTES > line.capacity.window:
+        if not _takes_one(line):
             line.capacity.refused(now)
             return False
         self._refill(line, now)
@@ -232,6 +230,11 @@ class Adaptive(Generic[L]):
         capacity = line.capacity
         turn = max(capacity.rate * TURN_S, DATAGRAM_BYTES)
         return int(min(line.pacer.tokens, capacity.window - line.in_flight, turn, RUN_BYTES))
+
+
+def _takes_one(line: Line) -> bool:
+    """Whether its window takes a datagram more."""
+    return line.in_flight + DATAGRAM_BYTES <= line.capacity.window
 
 
 class Backup(Adaptive[L]):
