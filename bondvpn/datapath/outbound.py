@@ -251,8 +251,7 @@ class Outbound:
             if len(turns) > 1:
                 chunks = min(chunks, TURN_CHUNKS)
                 skip = skip * stream.waiting // packer.queued
-            extent = packer.take(stream, skip, chunks)
-            extent.born = now
+            extent = packer.take(stream, skip, chunks, now)
             self._send(link, extent, now)
             for other in scheduler.mirrors(link):
                 self._send(other, extent, now, kept=False)
@@ -284,8 +283,7 @@ class Outbound:
             link = self._scheduler.express(now)
             if link is None:
                 return
-            extent = packer.take(express, 0, RUN_MAX)
-            extent.born = now
+            extent = packer.take(express, 0, RUN_MAX, now)
             self._send(link, extent, now)
             overhead = OVERHEAD + DATA_HEADER_LEN + link.frame_overhead
             if self._scheduler.copies(extent.nbytes + extent.count * overhead):
@@ -300,8 +298,7 @@ class Outbound:
             link = self._scheduler.patient(now)
             if link is None:
                 return
-            extent = packer.take(acks, 0, RUN_MAX)
-            extent.born = now
+            extent = packer.take(acks, 0, RUN_MAX, now)
             self._send(link, extent, now)
 
     def hasten(self, now: float) -> float:

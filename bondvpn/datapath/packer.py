@@ -62,9 +62,10 @@ class Packer:
         for stream in self.streams:
             stream.open = False
 
-    def take(self, stream: OutStream, skip: int, most: int) -> Extent:
-        """A run to be sent (OutStream.take)."""
+    def take(self, stream: OutStream, skip: int, most: int, now: float) -> Extent:
+        """A run to be sent now, for the first time (OutStream.take)."""
         extent = stream.take(skip, most)
+        extent.born = now
         self.queued -= extent.nbytes
         return extent
 
