@@ -5,6 +5,8 @@ import socket
 import threading
 from typing import Self
 
+from premises import Premises
+
 from bondvpn.lab import namespace
 from bondvpn.lab.topology import Lab
 
@@ -65,3 +67,16 @@ class Internet:
                 with connection, contextlib.suppress(OSError):
                     told = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
                     connection.sendall(f"{address[0].removeprefix('::ffff:')} {told}".encode())
+
+
+def dual_stack_office(premises: Premises) -> None:
+    """gw has eth1 and eth2 with a router and a default route each, IPv6 by the first, and a PC at lan0."""
+    for i in (1, 2):
+        premises.join("gw", f"eth{i}", f"r{i}", "lan", f"10.{i}.0.2/24", f"10.{i}.0.1/24")
+        premises.provider(i, f"10.{i}.0.0/24")
+        premises.ip("gw", f"route add default via 10.{i}.0.1 metric {i}00")
+    premises.ip("gw", "address add 2001:db8:1::2/64 dev eth1 nodad")
+    premises.ip("r1", "address add 2001:db8:1::1/64 dev lan nodad")
+    premises.ip("gw", "route add default via 2001:db8:1::1")
+    premises.ip("srv", "route add 2001:db8:1::/64 via 2001:db8:ffff:1::2")
+    premises.join("gw", "lan0", "wire", "lan0", "192.168.7.1/24", "192.168.7.2/24")

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 import pytest
-from internet import HOST, HOST6, Internet
+from internet import HOST, HOST6, Internet, dual_stack_office
 from observe import control_socket, eventually, settled_state, status, system_state
 from premises import Premises, await_active, configure
 
@@ -61,17 +61,10 @@ class Place(NamedTuple):
 @pytest.fixture
 def place(premises_with: Callable[[int], Premises], tmp_path: Path) -> Iterator[Place]:
     premises = premises_with(2)
+    dual_stack_office(premises)
     for i in (1, 2):
-        premises.join("gw", f"eth{i}", f"r{i}", "lan", f"10.{i}.0.2/24", f"10.{i}.0.1/24")
-        premises.provider(i, f"10.{i}.0.0/24")
-        premises.ip("gw", f"route add default via 10.{i}.0.1 metric {i}00")
         premises.ip(f"r{i}", f"route add 192.168.7.0/24 via 10.{i}.0.2")
     premises.ip("srv", "route add 192.168.7.0/24 via 203.0.113.10")
-    premises.ip("gw", "address add 2001:db8:1::2/64 dev eth1 nodad")
-    premises.ip("r1", "address add 2001:db8:1::1/64 dev lan nodad")
-    premises.ip("gw", "route add default via 2001:db8:1::1")
-    premises.ip("srv", "route add 2001:db8:1::/64 via 2001:db8:ffff:1::2")
-    premises.join("gw", "lan0", "wire", "lan0", "192.168.7.1/24", "192.168.7.2/24")
     premises.ip("wire", "route add default via 192.168.7.1")
     namespace.sysctl(premises.namespace("gw"), {"ipv4/ip_forward": "1"})
     with Internet(premises) as internet:
