@@ -84,6 +84,9 @@ class Outbound:
         self._packer.close()
         self._train.forget()
         self._express_max = min(EXPRESS_MAX_BYTES, capacity - RECORD_LENGTH_LEN - VIRTIO_BYTES)
+        # A super-frame of TCP, or as many datagrams as go in one call: 5 % more packets of 1,300 bytes than by
+        # half as many. Less by two chunks: a super-frame is made of whole segments.
+        self._run_bytes = (run_max(capacity + DATA_HEADER_LEN + OVERHEAD) - 2) * capacity
         self._slots_needed = -(-(FRAME_MAX_BYTES + RECORD_LENGTH_LEN + 32) // capacity)
 
     def set_queue_limit(self, nbytes: float) -> None:
@@ -116,7 +119,7 @@ class Outbound:
         self._now = now
         packer = self._packer
         packer.enqueued = time_of(now)
-        run_bytes = RUN_MAX // 2 * self._slab.capacity
+        run_bytes = self._run_bytes
         since_dispatch = packer.queued
         slab, needed = self._slab, self._slots_needed
         begun = self.frames
