@@ -84,8 +84,8 @@ class Outbound:
         self._packer.close()
         self._train.forget()
         self._express_max = min(EXPRESS_MAX_BYTES, capacity - RECORD_LENGTH_LEN - VIRTIO_BYTES)
-        # A super-frame of TCP (whole segments, so up to two chunks less than a call takes), or as many datagrams as
-        # go in one call: 5 % more of 1,300 bytes than by half as many.
+        # A super-frame of TCP (whole segments, so up to two chunks less than a call takes), or as many
+        # datagrams as go in one call: 5 % more of 1,300 bytes than by half as many.
         self._run_bytes = (run_max(capacity + DATA_HEADER_LEN + OVERHEAD) - 2) * capacity
         self._slots_needed = -(-(FRAME_MAX_BYTES + RECORD_LENGTH_LEN + 32) // capacity)
 
