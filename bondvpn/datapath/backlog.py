@@ -9,10 +9,8 @@ from collections import deque
 from typing import Any
 
 from bondvpn.bond.flight import Piece
-from bondvpn.datapath.slab import ChunkSlab, Extent, run_max
+from bondvpn.datapath.slab import ChunkSlab, Extent, run_chunks
 from bondvpn.wire import delta
-from bondvpn.wire.sealed import DATA_HEADER_LEN
-from bondvpn.wire.transport import OVERHEAD
 
 TRIES_MAX = 3  # resends of a chunk (design.md, 5)
 RESEND_WITHIN_S = 1.0  # of when it first left: the receiver does not wait longer
@@ -62,7 +60,7 @@ class OutStream:
             place += 1
             extent = queue[place]
         skip = min(skip, extent.count - 1)
-        count = min(most, extent.count - skip, run_max(extent.capacity + DATA_HEADER_LEN + OVERHEAD))
+        count = min(most, extent.count - skip, run_chunks(extent.capacity))
         taken = extent if count == extent.count else extent.cut(skip, count)
         self.waiting -= taken.nbytes
         if skip + count < extent.count:

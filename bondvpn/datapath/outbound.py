@@ -21,7 +21,7 @@ from bondvpn.datapath import LONE_S
 from bondvpn.datapath.backlog import Lost, OutStream
 from bondvpn.datapath.packer import Packer
 from bondvpn.datapath.sealer import Sealer
-from bondvpn.datapath.slab import CHUNK_MAX_BYTES, RUN_MAX, ChunkSlab, Extent, SealSlab, run_max
+from bondvpn.datapath.slab import CHUNK_MAX_BYTES, RUN_MAX, ChunkSlab, Extent, SealSlab, run_chunks
 from bondvpn.datapath.train import FrameSource, Train
 from bondvpn.session.link import Link
 from bondvpn.stats import Drop, Drops
@@ -86,7 +86,7 @@ class Outbound:
         self._express_max = min(EXPRESS_MAX_BYTES, capacity - RECORD_LENGTH_LEN - VIRTIO_BYTES)
         # A super-frame of TCP (whole segments, so up to two chunks less than a call takes), or as many
         # datagrams as go in one call: 5 % more of 1,300 bytes than by half as many.
-        self._run_bytes = (run_max(capacity + DATA_HEADER_LEN + OVERHEAD) - 2) * capacity
+        self._run_bytes = (run_chunks(capacity) - 2) * capacity
         self._slots_needed = -(-(FRAME_MAX_BYTES + RECORD_LENGTH_LEN + 32) // capacity)
 
     def set_queue_limit(self, nbytes: float) -> None:
@@ -270,7 +270,7 @@ class Outbound:
             link = self._scheduler.soonest(now, extent.lost_by, extent.tries)
             if link is None:
                 return
-            count = min(extent.count, run_max(extent.capacity + DATA_HEADER_LEN + OVERHEAD))
+            count = min(extent.count, run_chunks(extent.capacity))
             if count == extent.count:
                 queue.popleft()
             else:

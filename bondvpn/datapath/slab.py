@@ -257,11 +257,15 @@ def run_max(segment: int) -> int:
     return min(RUN_MAX, RUN_MAX_BYTES // segment)
 
 
+def run_chunks(capacity: int) -> int:
+    """Chunks of `capacity` bytes that one GSO call carries."""
+    return run_max(capacity + DATA_HEADER_LEN + OVERHEAD)
+
+
 def run_frame_bytes(capacity: int) -> int:
     """Bytes of an Ethernet frame whose chunks fill one run.
 
     The kernel's super-frames are bounded to it: with 65,000 bytes each left a second run of one datagram
     behind, at the full price of a send and a receive call.
     """
-    run = run_max(capacity + DATA_HEADER_LEN + OVERHEAD)
-    return run * capacity - RECORD_LENGTH_LEN - VIRTIO_BYTES
+    return run_chunks(capacity) * capacity - RECORD_LENGTH_LEN - VIRTIO_BYTES
