@@ -284,7 +284,7 @@ def test_a_reload_switches_it(place: Place) -> None:
             file.write_text(file.read_text().replace(f"kill_switch = {was}", f"kill_switch = {becomes}"))
             reply = control.ask(control_socket(tunnel, "client"), "reload", SETTLE_S)
             assert reply == {"applied": ["tunnel.kill_switch"], "restart": [], "faults": []}
-            assert place.internet.sees("gw", HOST6, timeout_s=1) == seen
+            assert place.internet.sees("gw", HOST6, timeout_s=SETTLE_S if seen else 1) == seen
 
 
 def test_others_of_ours_are_not_cut_off_unseen(place: Place) -> None:
