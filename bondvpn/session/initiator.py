@@ -3,8 +3,8 @@
 An initiation goes out when there is no session, when the keys are due, or when every link is silent
 (the server may have restarted: only a handshake tells). It leaves by every link that has a path, the
 same bytes on each, so that one living line is enough; the server answers the first and counts the
-others as replays. A renewal leaves by the best link first. A retry is a new initiation, after
-RETRY_S and some jitter: an office tunnel never gives up, it only waits.
+others as replays. A renewal leaves by the best link first. A retry is a new initiation, soon at first
+and later each RETRY_MAX_S, with some jitter: an office tunnel never gives up, it only waits.
 """
 
 from collections.abc import Callable
@@ -16,10 +16,13 @@ from bondvpn.session.session import ATTEMPTS_MAX, NEVER, Session, SessionObserve
 from bondvpn.stats import Drop, Drops
 from bondvpn.wire.capabilities import AES_256_GCM, CHACHA20_POLY1305, VERSION, Capabilities
 
-# WireGuard waits 5 s. One second lets the tunnel be back within two of the server's return, and
-# costs 200 bytes a second on a line that is dead anyway.
-RETRY_S = 1.0
-RETRY_JITTER_S = 0.334  # WireGuard whitepaper, 6.1
+# WireGuard waits 5 s. A server that was killed is back within seconds, while TCP inside doubles its timeout:
+# a quarter of a second more may cost it two. One second lets the tunnel be back within two of the server's
+# return, and costs 200 bytes a second on a line that is dead anyway.
+RETRY_MIN_S = 0.25
+RETRY_MAX_S = 1.0
+RETRY_SHARE = 1 / 8  # of the time since the first attempt
+RETRY_JITTER = 1 / 3  # of the pause; of WireGuard's 5 s it is 334 ms (whitepaper, 6.1)
 
 
 class Initiator:
@@ -54,6 +57,7 @@ class Initiator:
         self._rekey_after_s = rekey_after_s
         self._pending: list[Initiation] = []  # the last few attempts, newest last
         self._next_attempt = 0.0
+        self._first_attempt = 0.0  # since the last success
 
     # -- timers ---------------------------------------------------------------------------------
     def poll(self, now: float) -> None:
@@ -97,15 +101,23 @@ class Initiator:
             ephemeral=self._random(32),
         )
         self._pending.append(attempt)
-        jitter = int.from_bytes(self._random(2), "big") / 65536 * RETRY_JITTER_S
-        self._next_attempt = now + RETRY_S + jitter
+        if not self.attempts:
+            self._first_attempt = now
         self.attempts += 1
+        self._next_attempt = now + self._pause_s(now)
         links = [link for link in self.links.values() if link.path is not None]
         active = [link for link in links if link.active]
         if active and self.attempts == 1:
             links = [min(active, key=lambda link: link.srtt_s)]
         for link in links:
             link.send_control(attempt.datagram, now)
+
+    def _pause_s(self, now: float) -> float:
+        """Until the attempt after this one."""
+        pause_s = RETRY_MAX_S
+        if self.session is None or self.session.silent:
+            pause_s = min(max((now - self._first_attempt) * RETRY_SHARE, RETRY_MIN_S), RETRY_MAX_S)
+        return pause_s * (1 + int.from_bytes(self._random(2), "big") / 65536 * RETRY_JITTER)
 
     # -- the answer -----------------------------------------------------------------------------
     def receive_response(self, datagram: bytes, now: float) -> None:
@@ -129,7 +141,7 @@ class Initiator:
                 self._table.release(other.index)
         self._pending.clear()
         self.attempts = 0
-        self._next_attempt = now + RETRY_S  # the links need a moment to join
+        self._next_attempt = now + RETRY_MAX_S  # the links need a moment to join
         self._establish(established, peer, index, now)
 
     def _establish(self, established: Established, peer: Capabilities, index: int, now: float) -> None:

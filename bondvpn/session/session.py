@@ -23,7 +23,7 @@ from bondvpn.wire import sealed as wire
 from bondvpn.wire.capabilities import Capabilities
 from bondvpn.wire.transport import OVERHEAD, udp_overhead
 
-ATTEMPTS_MAX = 3  # handshakes of one peer that may be under way
+ATTEMPTS_MAX = 8  # handshakes of one peer that may be under way: 2 s of the initiator's shortest pauses
 CHALLENGE_RETRY_S = 0.25  # a link joins within one retry of its line being there
 CHALLENGE_RETRY_MAX_S = 1.0
 MTU_PROBE_IDS = 1 << 31  # ids from here on belong to path MTU probes, those below to liveness
