@@ -103,6 +103,14 @@ def block(links: Sequence[Link], blocked: bool) -> None:
         link.blocked = blocked
 
 
+def empty(sender: Sender) -> None:
+    """All that waits leaves, and comes."""
+    block(sender.links, False)
+    sender.out.dispatch(sender.now)
+    for link in sender.links:
+        sender.out.came(link.drain())
+
+
 # -- out ----------------------------------------------------------------------------------------------
 @grows_with_links
 def test_chunking(benchmark: BenchmarkFixture, tap: MemoryTap, links: int) -> None:
@@ -110,7 +118,7 @@ def test_chunking(benchmark: BenchmarkFixture, tap: MemoryTap, links: int) -> No
     sender = sender_of(links, tap)
 
     def setup() -> None:
-        sender.out.reset()
+        empty(sender)
         block(sender.links, True)
         tap.left = FRAMES
 
@@ -132,7 +140,7 @@ def test_seal_runs(benchmark: BenchmarkFixture, tap: MemoryTap, links: int) -> N
     sender = sender_of(links, tap)
 
     def setup() -> None:
-        sender.out.reset()
+        empty(sender)
         block(sender.links, True)
         tap.left = FRAMES
         sender.out.on_readable(sender.now)

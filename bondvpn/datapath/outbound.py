@@ -67,15 +67,15 @@ class Outbound:
         self.queue_limit = QUEUE_MAX_BYTES
         self.frames = 0
         self.bytes = 0
-        self.reset()
+        self.restart()
         self.set_capacity(CHUNK_MAX_BYTES)
 
-    def reset(self) -> None:
-        """A new session: sequences start again, what waited for the old one is dropped."""
-        self._packer.reset()
+    def restart(self) -> None:
+        """A new session: sequences start again, with what waited for the old one. TCP inside then hears what
+        is missing at once, not after its next timeout. Whether what was under way came is not known."""
         self._dispatching = False
         self._train.forget()
-        self._slab.clear()
+        self._slab.clear(self._packer.restart())
         self._lost = Lost(self._slab)
 
     def set_capacity(self, capacity: int) -> None:

@@ -5,6 +5,7 @@ and on slow lines its head is told by its difference from the one before (wire.d
 """
 
 from collections import deque
+from collections.abc import Iterator
 from struct import Struct
 
 import numpy as np
@@ -44,10 +45,9 @@ class Packer:
         """Now, as the headers have it."""
         self.sparing = False
         """Of bytes more than of the processor."""
-        self.reset()
+        self._forget()
 
-    def reset(self) -> None:
-        """Sequences start again, what waits is forgotten."""
+    def _forget(self) -> None:
         self.streams = [OutStream(i) for i in range(STREAMS)]
         self.express = self.streams[EXPRESS]
         self.acks = OutStream(EXPRESS, numbered=self.express)
@@ -56,6 +56,27 @@ class Packer:
         """Bulk streams with something to send."""
         self.queued = 0
         """Bytes that wait for a line."""
+
+    def restart(self) -> Iterator[Extent]:
+        """Sequences start again, with what waits of bulk, which is what it gives. A stream may begin within a
+        record then; the receiver finds the next one by its offset. What was urgent is too late."""
+        waiting = list(self.turns)
+        self._forget()
+        for old in waiting:
+            stream = self.streams[old.number]
+            stream.queue, stream.waiting = old.queue, old.waiting
+            self.turns.append(stream)
+            self.queued += stream.waiting
+            for extent in stream.queue:
+                self._number(extent, stream.sequence)
+                stream.sequence += extent.count
+                yield extent
+
+    def _number(self, extent: Extent, sequence: int) -> None:
+        slots = slice(extent.start, extent.end)
+        start = DATA << 56 | extent.stream << 48 | sequence << 16
+        places = np.arange(extent.count, dtype=np.uint64) << np.uint64(16)
+        self._slab.starts[slots] = places + np.uint64(start)
 
     def close(self) -> None:
         """Chunks of another size follow: the receiver counts on a frame's being of one."""

@@ -63,7 +63,7 @@ class Assembler:
         self._total = 0  # its bytes
         self.need = 0  # bytes of it that are still to come
         self._holes: list[tuple[int, int]] = []
-        self._lost = False  # where the next record begins is not known
+        self._lost = True  # where the next record begins is not known; of a new stream either
         self._chunk_bytes = 0  # of the chunk it began in: full ones, so a missing one held as much
         self._kept: delta.Head | None = None  # None: another may have been kept in what was lost
 

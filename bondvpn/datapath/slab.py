@@ -124,11 +124,14 @@ class ChunkSlab:
         self.clear()
         self.set_capacity(capacity)
 
-    def clear(self) -> None:
-        """Every slot is free."""
+    def clear(self, kept: Iterable[Extent] = ()) -> None:
+        """Every slot is free, but for what is kept."""
         self.next = 0  # the first free slot
         self.in_use = 0
         self._state = bytearray(self.slots)  # 1 a slot in use: then finding room is a search for zeros
+        for extent in kept:
+            self._state[extent.start : extent.end] = self._taken[: extent.count]
+            self.in_use += extent.count
 
     def set_capacity(self, capacity: int) -> None:
         """Chunk bytes per slot from now on; chunks already filled keep their size."""

@@ -213,12 +213,17 @@ class Tunnel:
             session.poll_reports(now)
         return self.deadline(now)
 
+    @property
+    def _waiting(self) -> bool:
+        """Whether something waits that a line may have room for; without a session it waits for that."""
+        return self.session is not None and self._out.waiting
+
     # -- timers ---------------------------------------------------------------------------------
     def poll(self, now: float) -> None:
         self._in.poll(now)
         if self.session is not None:
             self.session.poll_reports(now)
-        if self._out.waiting:
+        if self._waiting:
             if not self._reading and now >= self._reread_at:
                 self._reread_at = now + REREAD_S
                 self._out.on_readable(now)
@@ -233,7 +238,7 @@ class Tunnel:
         deadline = self._in.deadline
         if self.session is not None:
             deadline = min(deadline, self.session.reporter.due)
-        if self._out.waiting:
+        if self._waiting:
             room = self._scheduler.deadline(now)
             if room is not None:
                 deadline = min(deadline, room)
@@ -245,7 +250,7 @@ class Tunnel:
     def session_started(self, session: Session, now: float) -> None:
         self.session = session
         self.since = now
-        self._out.reset()
+        self._out.restart()
         self._in.reset()
         self.tap.emit_uso(bool(session.peer.offloads & USO))
         self._host.session_started(session, self._in)

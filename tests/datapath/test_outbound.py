@@ -8,6 +8,7 @@ from tunnelends import Datagram, Receiver, Sender
 
 from bondvpn.bond.adaptive import Adaptive
 from bondvpn.datapath import LONE_S
+from bondvpn.datapath.backlog import KEPT_EACH
 from bondvpn.datapath.outbound import (
     QUEUE_EXCESS,
     QUEUE_MAX_BYTES,
@@ -290,18 +291,30 @@ def test_what_nobody_carries_is_dropped_and_counted() -> None:
     assert sender.taken() == []
 
 
-def test_a_new_session_forgets_what_waited_for_the_old_one() -> None:
-    sender, receiver = Sender(), Receiver()
+@pytest.mark.parametrize("slow", [False, True], ids=["plain", "told"])
+def test_what_waits_leaves_by_a_new_session(slow: bool) -> None:
+    """From within a record on: its receiver never saw how that began."""
+    sender, receiver = Sender(rate_bps=SLOW_BPS if slow else None), Receiver()
+    length = 3_000 if slow else 30_000
+    frames = [super_frame(1, i * length, length, 1448) for i in range(12)]
     blocked(sender)
-    sender.tap.frames.extend([super_frame(1, 0, 60_000, 1448), ack(1, 1)])
+    sender.tap.frames.extend([*frames[:-1], ack(2, 1)])
     sender.out.on_readable(sender.now)
-    sender.out.reset()
-    assert sender.out.queued == 0
+    packer = sender.out._packer
+    into_second = 1 + len(frames[0]) // CHUNK_MAX_BYTES
+    packer.take(packer.turns[0], 0, into_second, sender.now)
+    waited = sender.out.queued
+    sender.out.restart()
+    assert 0 < sender.out.queued < waited  # but for what was urgent
     blocked(sender, False)
-    frame = super_frame(1, 60_000, 60_000, 1448)
-    for run in sender.send([frame]):
-        receiver.receive([one.data for one in run])
-    assert receiver.tap.written == [frame]
+    runs = sender.send(frames[-1:])
+    receiver.receive_each(one.data for run in runs for one in run)
+    first = frames.index(receiver.tap.written[0])
+    assert first == (1 + KEPT_EACH if slow else 2)
+    assert receiver.tap.written == frames[first:]
+    for link in sender.links:
+        sender.out.came(link.drain())
+    assert sender.out._slab.in_use == 0
 
 
 # -- turns ------------------------------------------------------------------------------------------
