@@ -1,7 +1,7 @@
 """A frame's way out.
 
 1. read      super-frames from the TAP, scattered straight into free chunk slots
-2. classify  which stream: express, or the bulk stream of its flow; pure ACKs wait apart
+2. classify  which stream: express, or its flow's bulk stream (bond.flows); pure ACKs wait apart
 3. pack      number the chunks; under load a frame begins in the tail of the one before (datapath.packer)
 4. dispatch  the scheduler names a line with room, streams take turns to fill its run
 5. seal      headers and nonces by numpy, one AEAD call per datagram
@@ -13,8 +13,9 @@ from math import inf
 from struct import Struct
 from typing import Any
 
-from bondvpn.bond.classify import ACKS, EXPRESS_MAX_BYTES, classify
+from bondvpn.bond.classify import ACKS, EXPRESS, EXPRESS_MAX_BYTES, classify
 from bondvpn.bond.flight import Piece
+from bondvpn.bond.flows import Flows
 from bondvpn.bond.line import EXPRESS_DEBT_S, Scheduler
 from bondvpn.bond.sparse import SparseFlows
 from bondvpn.datapath import LONE_S
@@ -27,7 +28,6 @@ from bondvpn.session.link import Link
 from bondvpn.stats import Drop, Drops
 from bondvpn.wire.sealed import (
     DATA_HEADER_LEN,
-    EXPRESS,
     RECORD_LENGTH_LEN,
     time_of,
 )
@@ -61,6 +61,7 @@ class Outbound:
         self._packer = Packer(self._slab)
         self._now = 0.0  # when the TAP is read
         self._read_at = 0.0  # when it had a frame
+        self._flows = Flows()
         self._sparse = SparseFlows()
         self._train = Train(tap, self._overflow)
         self._small = False
@@ -209,18 +210,23 @@ class Outbound:
         self.bytes += length - VIRTIO_BYTES
         frame = row[RECORD_LENGTH_LEN + VIRTIO_BYTES :]
         frame_length = length - VIRTIO_BYTES
-        number = classify(frame, frame_length, self._express_max)
-        if number == ACKS:
-            self._packer.pack(ACKS, length + RECORD_LENGTH_LEN)
+        record = RECORD_LENGTH_LEN + length
+        packer = self._packer
+        flow = classify(frame, frame_length, self._express_max)
+        if flow == ACKS:
+            packer.pack(packer.acks, record)
             return
-        if number and frame_length <= self._express_max and self._sparse.admits(frame, self._now):
-            number = EXPRESS
-        if number and self.queued >= self.queue_limit and self._beyond_share(self._packer.streams[number]):
+        small = frame_length <= self._express_max
+        if flow == EXPRESS or (small and self._sparse.admits(frame, self._now)):
+            packer.pack(packer.express, record)
+            return
+        stream = packer.streams[self._flows.stream(flow, self._now)]
+        if self.queued >= self.queue_limit and self._beyond_share(stream):
             self._drops.count(Drop.QUEUE)
             return
-        if number and length + RECORD_LENGTH_LEN <= self._slab.capacity:
-            self._train.note(row[RECORD_LENGTH_LEN:], length, self._packer.streams[number])
-        self._packer.pack(number, length + RECORD_LENGTH_LEN)
+        if record <= self._slab.capacity:
+            self._train.note(row[RECORD_LENGTH_LEN:], length, stream)
+        packer.pack(stream, record)
 
     def _beyond_share(self, stream: OutStream) -> bool:
         """The queue is full: whether a frame of this stream is to be dropped. Who has less than a fair share

@@ -10,7 +10,6 @@ from struct import Struct
 
 import numpy as np
 
-from bondvpn.bond.classify import ACKS
 from bondvpn.datapath.backlog import OutStream
 from bondvpn.datapath.slab import RUN_MAX, ChunkSlab, Extent
 from bondvpn.wire.delta import HEAD_BYTES
@@ -51,7 +50,6 @@ class Packer:
         self.streams = [OutStream(i) for i in range(STREAMS)]
         self.express = self.streams[EXPRESS]
         self.acks = OutStream(EXPRESS, numbered=self.express)
-        self.streams.insert(ACKS, self.acks)
         self.turns: deque[OutStream] = deque()
         """Bulk streams with something to send."""
         self.queued = 0
@@ -90,9 +88,8 @@ class Packer:
         self.queued -= extent.nbytes
         return extent
 
-    def pack(self, number: int, record: int) -> None:
+    def pack(self, stream: OutStream, record: int) -> None:
         """Put the record that lies in the first free slots into its stream's byte sequence."""
-        stream = self.streams[number]
         bulk = stream.number != EXPRESS
         if bulk and not stream.queue:
             self.turns.append(stream)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bondvpn.bond.classify import ACKS, BULK_STREAMS, EXPRESS, EXPRESS_MAX_BYTES, classify
+from bondvpn.bond.classify import ACKS, EXPRESS, EXPRESS_MAX_BYTES, FLOWS, classify
 
 SOURCE, TARGET = b"\x0a\x01\x02\x03", b"\xc0\x00\x02\x09"
 SOURCE6, TARGET6 = bytes(range(16)), bytes(range(16, 32))
@@ -54,7 +54,7 @@ def stream(frame: bytes) -> int:
 
 
 def bulk(hashed: bytes) -> int:
-    return 1 + crc32(hashed) % 16
+    return 1 + crc32(hashed) % FLOWS
 
 
 both = pytest.mark.parametrize("version", [4, 6])
@@ -208,7 +208,7 @@ def test_wrong_version_nibble(version: int) -> None:
 
 
 @given(st.integers(0, 65_535), st.integers(0, 65_535), st.integers(1, 1400), st.booleans(), st.booleans())
-def test_everything_of_a_connection_but_its_acks_is_one_stream(
+def test_everything_of_a_connection_but_its_acks_is_one_flow(
     source: int, target: int, payload: int, six: bool, vlan: bool
 ) -> None:
     version, ports = (6 if six else 4), (source, target)
@@ -217,9 +217,11 @@ def test_everything_of_a_connection_but_its_acks_is_one_stream(
     assert len({stream(packet(version, 6, body, vlan=vlan)) for body in frames}) == 1
 
 
-def test_flows_spread_over_all_streams() -> None:
-    seen = {stream(packet(4, 6, tcp(ACK, 100, ports=(port, 443)))) for port in range(40_000, 40_400)}
-    assert seen == set(range(1, BULK_STREAMS + 1))
+def test_connections_are_flows_of_their_own() -> None:
+    """But for a few: as many as chance makes."""
+    seen = {stream(packet(4, 6, tcp(ACK, 100, ports=(port, 443)))) for port in range(40_000, 40_100)}
+    assert 90 <= len(seen) <= 100
+    assert seen <= set(range(1, FLOWS + 1))
 
 
 @given(st.binary(max_size=140), st.integers(0, 3000))

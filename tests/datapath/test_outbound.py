@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 import pytest
-from frames import TCP_OVERHEAD_BYTES, VIRTIO_BYTES, ack, datagram, stream_of, super_frame
+from frames import TCP_OVERHEAD_BYTES, VIRTIO_BYTES, ack, datagram, flow_of, super_frame
 from tunnelends import Datagram, Receiver, Sender
 
 from bondvpn.bond.adaptive import Adaptive
@@ -23,7 +23,7 @@ from bondvpn.datapath.slab import CHUNK_MAX_BYTES, RUN_MAX, RUN_MAX_BYTES, run_f
 from bondvpn.session.link import Link, Sent
 from bondvpn.stats import Drop
 from bondvpn.wire.delta import TOLD_MAX_LEN
-from bondvpn.wire.sealed import DATA_HEADER, DATA_HEADER_LEN
+from bondvpn.wire.sealed import BULK_STREAMS, DATA_HEADER, DATA_HEADER_LEN
 from bondvpn.wire.transport import OVERHEAD
 
 SLOW_BPS = 5_000_000
@@ -132,7 +132,7 @@ def test_a_frame_that_nothing_waits_before_keeps_its_head() -> None:
 def test_the_sequence_wraps() -> None:
     sender, receiver = Sender(), Receiver()
     frames = [super_frame(1, i * 9000, 9000, 1448) for i in range(4)]
-    number = stream_of(frames[0])
+    number = 1  # the first flow's
     start = 2**32 - 10
     sender.out._packer.streams[number].sequence = start
     receiver.reassembly._reorders[number].expected = start
@@ -210,7 +210,7 @@ def test_a_full_queue_still_takes_what_has_less_than_its_share() -> None:
     sender.out.set_queue_limit(200_000)
     blocked(sender)
     greedy, modest = super_frame(1, 0, 10_000, 1448), super_frame(2, 0, 10_000, 1448)
-    assert stream_of(greedy) != stream_of(modest)
+    assert flow_of(greedy) != flow_of(modest)
     sender.tap.frames.extend([greedy] * 50)
     for _ in range(5):
         sender.out.on_readable(sender.now)
@@ -220,7 +220,7 @@ def test_a_full_queue_still_takes_what_has_less_than_its_share() -> None:
     for _ in range(5):
         sender.out.on_readable(sender.now)
     streams = sender.out._packer.streams
-    assert 100_000 <= streams[stream_of(modest)].waiting <= 100_000 + len(modest) + CHUNK_MAX_BYTES
+    assert 100_000 <= streams[2].waiting <= 100_000 + len(modest) + CHUNK_MAX_BYTES
     assert sender.drops.counts[Drop.QUEUE] > dropped
     assert sender.out.queued <= QUEUE_EXCESS * 200_000
 
@@ -242,8 +242,7 @@ def test_with_no_slots_left_the_tap_is_not_read() -> None:
     sender = Sender()
     sender.out.queue_limit = 100_000_000
     blocked(sender)
-    flows = {stream_of(datagram(flow, 0, 1514)): flow for flow in range(200)}
-    sender.tap.frames.extend(datagram(flow, i, 1514) for i in range(300) for flow in flows.values())
+    sender.tap.frames.extend(datagram(flow, i, 1514) for i in range(300) for flow in range(BULK_STREAMS))
     for _ in range(500):
         sender.out.on_readable(sender.now)
     assert sender.out.full
@@ -321,7 +320,7 @@ def test_what_waits_leaves_by_a_new_session(slow: bool) -> None:
 def test_streams_take_turns() -> None:
     sender = Sender(rate_bps=SLOW_BPS)
     first, second = super_frame(1, 0, 60_000, 1448), super_frame(2, 0, 60_000, 1448)
-    assert stream_of(first) != stream_of(second)
+    assert flow_of(first) != flow_of(second)
     found = opened(sender.send([first, second]))
     order = [stream for _, stream, _, _ in found]
     run = longest = 1

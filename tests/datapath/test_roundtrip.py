@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import pytest
-from frames import ack, datagram, is_tcp_data, segments, stream_of, super_frame
+from frames import ack, datagram, flow_of, is_tcp_data, segments, super_frame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tunnelends import Receiver, Sender
@@ -77,12 +77,12 @@ def build(wanted: Iterable[Spec], start: int = 0) -> list[bytes]:
     return made
 
 
-def by_stream(frames: Iterable[bytes], *, sparse: bool = False) -> dict[int, list[bytes]]:
+def by_flow(frames: Iterable[bytes], *, sparse: bool = False) -> dict[int, list[bytes]]:
     """In their order, but those (-1) that are express or not by the path MTU, or (`sparse`) as their flow's
     datagrams before them were few or many."""
     streams: dict[int, list[bytes]] = defaultdict(list)
     for frame in frames:
-        stream = stream_of(frame)
+        stream = flow_of(frame)
         either = len(frame) > 1000 if stream == 0 else sparse and not is_tcp_data(frame)
         streams[-1 if either else stream].append(frame)
     streams[-1].sort()
@@ -121,7 +121,7 @@ def test_every_frame_arrives_in_order_within_its_stream(
             receiver.receive(data)
         else:
             receiver.receive_each(data)
-    assert by_stream(receiver.tap.written, sparse=sparse) == by_stream(frames, sparse=sparse)
+    assert by_flow(receiver.tap.written, sparse=sparse) == by_flow(frames, sparse=sparse)
     assert receiver.drops.as_dict() == sender.drops.as_dict() == {}
     assert receiver.reassembly.frames == len(frames)
     assert sender.out.queued == 0
@@ -141,7 +141,7 @@ def test_a_flow_of_datagrams_goes_express_until_it_is_dense() -> None:
     receiver.inbound._deliver = note  # type: ignore[method-assign, assignment]
     receiver.receive_each(datagrams_of(sender, frames))
     assert sorted(receiver.tap.written) == sorted(frames)
-    assert set(seen) == {EXPRESS, stream_of(frames[0])}
+    assert set(seen) == {EXPRESS, 1}
     assert receiver.tap.written[:FRAMES_MAX] == frames[:FRAMES_MAX]
     sender.now += DENSE_S + WINDOW_S
     seen.clear()
@@ -172,7 +172,7 @@ def test_a_change_of_capacity_in_mid_stream_loses_nothing(
             sender.out.dispatch(sender.now)
     for run in [*sender.taken(), *sender.send([])]:
         receiver.receive([datagram.data for datagram in run])
-    assert by_stream(receiver.tap.written) == by_stream(sent)
+    assert by_flow(receiver.tap.written) == by_flow(sent)
     assert receiver.drops.as_dict() == sender.drops.as_dict() == {}
 
 
@@ -181,7 +181,7 @@ def test_chacha20_carries_the_same() -> None:
     sender, receiver = Sender(cipher=CHACHA20_POLY1305), Receiver(cipher=CHACHA20_POLY1305)
     for run in sender.send(frames):
         receiver.receive([one.data for one in run])
-    assert by_stream(receiver.tap.written) == by_stream(frames)
+    assert by_flow(receiver.tap.written) == by_flow(frames)
 
 
 @pytest.mark.parametrize("path_mtu", [1280, 1428, 1500])
@@ -213,7 +213,7 @@ def test_frames_outlive_many_turns_of_the_ring() -> None:
     slow = super_frame(1, 0, 60_000, 1448)
     standing = datagrams_of(sender, [slow])
     receiver.receive(standing[:20])
-    others = [flow for flow in range(2, 9) if stream_of(super_frame(flow, 0, 9, 9)) != stream_of(slow)]
+    others = [flow for flow in range(2, 9) if flow_of(super_frame(flow, 0, 9, 9)) != flow_of(slow)]
     frames = [super_frame(others[i % len(others)], i * 60_000, 60_000, 1448) for i in range(40)]
     turns = 0
     for run in sender.send(frames):
@@ -221,7 +221,7 @@ def test_frames_outlive_many_turns_of_the_ring() -> None:
         turns += len(run)
     assert turns > 5 * OpenSlab.ROWS
     receiver.receive(standing[20:])
-    assert by_stream(receiver.tap.written) == by_stream([*frames, slow])
+    assert by_flow(receiver.tap.written) == by_flow([*frames, slow])
 
 
 @pytest.mark.parametrize("limit", [400_000, 2_800_000])
@@ -246,7 +246,7 @@ def test_a_queue_that_never_empties_goes_round_its_ring_unharmed(limit: int) -> 
         for run in sender.taken():
             receiver.receive([one.data for one in run])
     assert waited >= 0.7 * limit
-    assert by_stream(receiver.tap.written) == by_stream(frames)
+    assert by_flow(receiver.tap.written) == by_flow(frames)
 
 
 def test_what_is_held_behind_a_gap_outlives_the_ring() -> None:
@@ -286,7 +286,7 @@ def test_links_of_different_delay_lose_nothing(wanted: list[Spec], links: int, s
             del lines[line]
         receiver.now += 0.0001
         receiver.reassembly.poll(receiver.now)
-    written, expected = by_stream(receiver.tap.written), by_stream(frames)
+    written, expected = by_flow(receiver.tap.written), by_flow(frames)
     for unordered in (EXPRESS, ACKS):
         assert sorted(written.pop(unordered, [])) == sorted(expected.pop(unordered, []))
     assert written == expected
@@ -302,7 +302,7 @@ def test_any_order_of_datagrams_delivers_the_same_bulk_frames(wanted: list[Spec]
     data = datagrams_of(sender, frames)
     random.Random(seed).shuffle(data)
     receiver.receive_each(data)
-    written, expected = by_stream(receiver.tap.written), by_stream(frames)
+    written, expected = by_flow(receiver.tap.written), by_flow(frames)
     for unordered in (EXPRESS, ACKS):
         assert sorted(written.pop(unordered, [])) == sorted(expected.pop(unordered, []))
     assert written == expected
@@ -323,7 +323,7 @@ def test_what_comes_twice_is_delivered_once(wanted: list[Spec], seed: int) -> No
             again = runs[rng.randint(0, at)]
             receiver.receive(again)
             repeats += len(again)
-    assert by_stream(receiver.tap.written) == by_stream(frames)
+    assert by_flow(receiver.tap.written) == by_flow(frames)
     assert receiver.drops.as_dict() == ({"replay": repeats} if repeats else {})
 
 

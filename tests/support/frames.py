@@ -68,8 +68,8 @@ def ack(flow: int, number: int) -> bytes:
     return bytes(VIRTIO_BYTES) + _ipv4(6, flow, tcp)
 
 
-def stream_of(frame: bytes) -> int:
-    """The class of this frame: 0 express, 1..16 bulk, ACKS."""
+def flow_of(frame: bytes) -> int:
+    """The class of this frame: 0 express, 1..FLOWS bulk, ACKS."""
     return classify(memoryview(frame)[VIRTIO_BYTES:], len(frame) - VIRTIO_BYTES)
 
 
