@@ -99,6 +99,8 @@ class Site(Lab):
             child.wait()
         self._children.clear()
         subprocess.run(["ifdown", "--all", "--force"], check=False, capture_output=True)
+        for i in LINES:  # else they go some time after the namespace with their other ends
+            self.run("gw", ["ip", "link", "delete", f"dsl{i}"], capture_output=True)
         namespace.remove(self.namespace("srv"))
 
     def _build(self) -> None:
