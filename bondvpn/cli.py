@@ -135,7 +135,7 @@ def client(
             print(line)
         return
     _log_to_stderr(log_level or context.obj)
-    from bondvpn.runtime import run_client
+    from bondvpn.runtime.client import run_client
 
     raise typer.Exit(run_client(loaded))
 
@@ -158,7 +158,7 @@ def server(
             print(line)
         return
     _log_to_stderr(log_level or context.obj)
-    from bondvpn.runtime import run_server
+    from bondvpn.runtime.server import run_server
 
     raise typer.Exit(run_server(loaded))
 

@@ -190,13 +190,13 @@ def test_a_bad_configuration_is_exit_2_without_traceback(
 
 RUNTIME = """
 import logging, sys, types
-fake = types.ModuleType("bondvpn.runtime")
+fake = types.ModuleType("bondvpn.runtime.client")
 def run_client(config):
     for level in ("debug", "info", "warning", "error"):
         getattr(logging.getLogger("bondvpn.test"), level)(config.tunnel.interface)
     return 1
 fake.run_client = run_client
-sys.modules["bondvpn.runtime"] = fake
+sys.modules["bondvpn.runtime.client"] = fake
 from bondvpn.cli import main
 main()
 """

@@ -31,9 +31,9 @@ def _costs() -> list[tuple[str, str, int, float]]:
     """One run of pytest: piece, what it grows with, how much of it, median seconds per datagram."""
     with tempfile.TemporaryDirectory(prefix="bondvpn-bench-pieces-") as place:
         report = Path(place, "report.json")
-        words = ["-q", "-p", "no:cacheprovider", "--benchmark-disable-gc", f"--benchmark-json={report}"]
+        words = ["-q", "-p", "no:cacheprovider", "--benchmark-enable", "--benchmark-disable-gc"]
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", str(HERE), *words],
+            [sys.executable, "-m", "pytest", str(HERE), *words, f"--benchmark-json={report}"],
             cwd=ROOT,
             capture_output=True,
             text=True,

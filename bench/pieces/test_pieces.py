@@ -15,6 +15,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from tunnelends import Receiver, Sender
 
 from bondvpn.bond.reorder import Reorder
+from bondvpn.datapath.outbound import QUEUE_MAX_BYTES
 from bondvpn.datapath.reassembly import Reassembly
 from bondvpn.datapath.slab import CHUNK_MAX_BYTES
 from bondvpn.noise.replay import ReplayWindow
@@ -168,7 +169,7 @@ def test_scheduler_decision(benchmark: BenchmarkFixture, links: int) -> None:
     def decide() -> None:
         for _ in range(FRAMES):
             now[0] += 1.0  # every line has room again
-            choice = scheduler.next(now[0])
+            choice = scheduler.next(now[0], run_bytes, QUEUE_MAX_BYTES)
             if choice is not None:
                 scheduler.spent(choice[0], run_bytes)
 
@@ -263,7 +264,7 @@ def test_reassembly(benchmark: BenchmarkFixture, links: int) -> None:
     def receive() -> None:
         base = sequence[0]
         for turn in [*range(1, links), 0]:
-            reassembly.receive_run(1, base + turn * count & SEQUENCE_MASK, chunks, offsets, 0.0)
+            reassembly.receive_run(1, base + turn * count & SEQUENCE_MASK, chunks, offsets, 0.0, 0.0)
         sequence[0] = base + links * count
 
     rounds(benchmark, "reassembly, one line late", {"links": links}, links * count, receive)
@@ -279,9 +280,9 @@ def test_reorder(benchmark: BenchmarkFixture, depth: int) -> None:
     def hold_and_release() -> None:
         first = reorder.expected
         for place in range(first + 1, first + depth + 1):
-            reorder.hold(place, 0, 0.0)
-        reorder.hold(first, 0, 0.0)
-        while reorder.pop() is not None:
+            reorder.hold(place, 0, 0.0, 0.0)
+        reorder.hold(first, 0, 0.0, 0.0)
+        while reorder.pop(0.0) is not None:
             pass
 
     rounds(benchmark, "reorder, held and released", {"depth": depth}, depth + 1, hold_and_release)
@@ -295,11 +296,11 @@ def test_the_deadline_behind_a_gap(benchmark: BenchmarkFixture, depth: int) -> N
     """What each wake-up asks while chunks are held: must not grow with how many."""
     reorder: Reorder[int] = Reorder()
     for place in range(1, depth + 1):
-        reorder.hold(place, 0, 1.0)
+        reorder.hold(place, 0, 1.0, 1.0)
 
     def ask() -> None:
         for _ in range(RUN):
-            _ = reorder.deadline
+            reorder.deadline(0.0)
 
     rounds(benchmark, "reorder, deadline asked", {"depth": depth}, RUN, ask)
-    assert reorder.deadline > 1.0
+    assert reorder.deadline(0.0) > 1.0

@@ -27,10 +27,10 @@ class Watch(Multicast):
         super().__init__(NETLINK_ROUTE, _GROUPS, "the network's changes")
 
     def _matters(self, datagram: bytes) -> bool:
-        return _matters(datagram)
+        return of_uplinks(datagram)
 
 
-def _matters(datagram: bytes) -> bool:
+def of_uplinks(datagram: bytes) -> bool:
     """Whether some message is of anything but a route to less than everything: a router that speaks BGP
     changes those by the thousand."""
     return any(

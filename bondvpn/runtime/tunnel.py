@@ -20,6 +20,7 @@ from bondvpn.datapath.train import FrameSource
 from bondvpn.linux.journal import Journal, TapDevice
 from bondvpn.linux.netlink import Netlink, tunnel_routes
 from bondvpn.runtime.hooks import Announcer
+from bondvpn.runtime.linkstatus import Rates, link_status
 from bondvpn.session.link import Link
 from bondvpn.session.session import Session
 from bondvpn.stats import Drops
@@ -35,7 +36,6 @@ GSO_MAX_BYTES = 65_000  # what a peer may send us in one super-frame: a record's
 # 48 frames it lost 10 % of 80,000 UDP packets a second, with 1000 up to 1 % of 200,000, with 2000 none.
 TAP_QUEUE_PACKETS = 2000
 REREAD_S = 0.003  # the wait of an express frame while the queue is full
-SAMPLE_S = 1.0
 
 SCHEDULERS: dict[str, type[Scheduler[Link]]] = {
     "adaptive": Adaptive,
@@ -79,24 +79,6 @@ class Host(Protocol):
     def fit_tap(self, interface: str, gso_bytes: int) -> None: ...
 
 
-class _Rates:
-    """Bytes per second of one link, sampled once a second."""
-
-    __slots__ = ("_at", "_rx", "_tx", "rx_bps", "tx_bps")
-
-    def __init__(self) -> None:
-        self._at = self.tx_bps = self.rx_bps = 0.0
-        self._tx = self._rx = 0
-
-    def sample(self, link: Link, now: float) -> None:
-        if now - self._at < SAMPLE_S:
-            return
-        if self._at:
-            self.tx_bps = (link.tx_bytes - self._tx) * 8 / (now - self._at)
-            self.rx_bps = (link.rx_bytes - self._rx) * 8 / (now - self._at)
-        self._at, self._tx, self._rx = now, link.tx_bytes, link.rx_bytes
-
-
 class Tunnel:
     """Implements the observers of session and links."""
 
@@ -120,7 +102,7 @@ class Tunnel:
         self._scheduler: Scheduler[Link] = SCHEDULERS[settings.scheduler]()
         self._out = Outbound(self.tap, self._scheduler, host.seal, self.drops)
         self._in = Reassembly(self.tap, self.drops, uso=self.tap.uso)
-        self._rates: dict[int, _Rates] = {}
+        self._rates: dict[int, Rates] = {}
         self._states: dict[int, tuple[LinkState, bool]] = {}  # and whether demoted, as last logged
         self._capacity = CHUNK_MAX_BYTES
         self._gso_bytes = _gso_bytes(None, self._capacity)
@@ -391,7 +373,7 @@ class Tunnel:
             "handshake_age_s": round(now - keypair.created, 1) if keypair is not None else None,
             "chunk_bytes": self._capacity,
             "queued_bytes": self._out.queued,
-            "links": [self._link_status(link, now) for link in links],
+            "links": [link_status(link, self._rates_of(link), self.session, now) for link in links],
             "tap": {
                 "tx_frames": self._in.frames,
                 "rx_frames": self._out.frames,
@@ -404,56 +386,10 @@ class Tunnel:
     def sample(self, links: list[Link], now: float) -> None:
         """Once a second: the links' present rates."""
         for link in links:
-            self._rates.setdefault(link.number, _Rates()).sample(link, now)
+            self._rates_of(link).sample(link, now)
 
-    def _link_status(self, link: Link, now: float) -> dict[str, Any]:
-        rates = self._rates.get(link.number) or _Rates()
-        rtt = link.liveness.rtt
-        keypair = self.session.current if self.session is not None else None
-        lane = keypair.receive_lane(link.number) if keypair is not None else None
-        socket = link.path.socket if link.path is not None else None
-        send, receive = link.send_rate_bps or None, link.receive_rate_bps or None
-        up, down = (send, receive) if self.session is None or self.session.initiator else (receive, send)
-        return {
-            "name": link.name,
-            "state": link.liveness.state.value,
-            "reason": link.reason,
-            "since_s": round(now - link.liveness.since, 1),
-            "rtt_ms": round(rtt.srtt_s * 1e3, 1) if rtt.srtt_s else None,
-            "path_mtu": link.path_mtu.current,
-            "up_bps": up,
-            "down_bps": down,
-            "tx_bps": round(rates.tx_bps),
-            "rx_bps": round(rates.rx_bps),
-            "tx_bytes": link.tx_bytes,
-            "rx_bytes": link.rx_bytes,
-            "tx_datagrams": link.tx_datagrams,
-            "rx_datagrams": link.rx_datagrams,
-            "silent_s": round(now - link.last_received, 1) if link.rx_datagrams else None,
-            "tier": link.tier,
-            "demoted": link.demotion.demoted,
-            **_learned(link),
-            "rx_lost": max(0, lane.window.highest + 1 - lane.window.received) if lane is not None else 0,
-            "gso": socket.gso if socket is not None else None,
-            "gso_fallbacks": socket.gso_fallbacks if socket is not None else 0,
-            "path": f"{link.path.address[0]}:{link.path.address[1]}" if link.path is not None else None,
-        }
-
-
-def _learned(link: Link) -> dict[str, Any]:
-    """What reports have taught of a link in its sending direction."""
-    capacity = link.capacity
-    return {
-        "phase": capacity.phase.value,
-        "learned_bps": round(capacity.known_rate * 8) or None,
-        "window_bytes": round(capacity.window),
-        "in_flight_bytes": link.in_flight if link.active else 0,
-        "base_rtt_ms": round(capacity.base_rtt_s * 1e3, 1),
-        "queue_ms": round(capacity.queue_s * 1e3, 1),
-        "jitter_ms": round(capacity.jitter_s * 1e3, 1),
-        "tx_lost": link.lost_datagrams,
-        "resent": link.resent_chunks,
-    }
+    def _rates_of(self, link: Link) -> Rates:
+        return self._rates.setdefault(link.number, Rates())
 
 
 def _mac(public_key: bytes, interface: str) -> str:

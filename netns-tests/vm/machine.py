@@ -44,7 +44,10 @@ COMPILED = CACHE / "compiled"
 EMULATOR = "qemu-system-x86_64"
 KERNEL = "linux-image-amd64"  # depends on the present one
 OTHERS = ("busybox-static", "ifupdown")  # not to be installed: ifupdown would configure this machine
-IMPORTED = "pytest, bondvpn.cli, bondvpn.doctor, bondvpn.migration, bondvpn.runtime, bondvpn.ui"
+IMPORTED = (
+    "pytest, bondvpn.cli, bondvpn.doctor, bondvpn.migration, "
+    "bondvpn.runtime.client, bondvpn.runtime.server, bondvpn.ui"
+)
 ROOT_MODULES = ("virtio_pci", "9pnet_virtio", "9p", "overlay")  # what it takes to mount the root
 # Page tables apart for the kernel and checked branches cost an interpreter most; nothing secret is in here.
 FASTER = ("mitigations=off", "tsc=reliable")
