@@ -5,7 +5,6 @@ and on slow lines its head is told by its difference from the one before (wire.d
 """
 
 from collections import deque
-from collections.abc import Iterator
 from struct import Struct
 
 import numpy as np
@@ -55,9 +54,10 @@ class Packer:
         self.queued = 0
         """Bytes that wait for a line."""
 
-    def restart(self) -> Iterator[Extent]:
-        """Sequences start again, with what waits of bulk, which is what it gives. A stream may begin within a
+    def restart(self) -> list[Extent]:
+        """Sequences start again, with what waits of bulk: that is the answer. A stream may begin within a
         record then; the receiver finds the next one by its offset. What was urgent is too late."""
+        kept: list[Extent] = []
         waiting = list(self.turns)
         self._forget()
         for old in waiting:
@@ -68,7 +68,8 @@ class Packer:
             for extent in stream.queue:
                 self._number(extent, stream.sequence)
                 stream.sequence += extent.count
-                yield extent
+            kept += stream.queue
+        return kept
 
     def _number(self, extent: Extent, sequence: int) -> None:
         slots = slice(extent.start, extent.end)

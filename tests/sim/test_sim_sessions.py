@@ -265,6 +265,34 @@ def test_the_tunnel_is_soon_back_after_a_restart_of_the_server(
     world.wait(world.all_active, 2)
 
 
+@pytest.mark.parametrize("goodbye", [False, True])
+def test_what_waits_while_the_server_restarts_arrives(goodbye: bool) -> None:
+    """Without a TCP inside that sends it again. What comes after a goodbye is dropped, and counted."""
+    world = opened()
+    client = world.client
+    frames = [super_frame(1 + i % 3, i * 3000, 3000, 1448) for i in range(60)]
+    client.tap.frames.extend(frames[:40])
+    world.run(0.0005)  # more than the lines take at once
+    server = world.server
+    assert server.session is not None
+    came = len(server.tap.written)
+    if goodbye:
+        server.session.close(world.now)
+    world.server = None
+    world.run(1)
+    client.tap.frames.extend(frames[40:])
+    world.run(1)
+    assert came == 0
+    assert client.dropped.get("queue", 0) == (20 if goodbye else 0)
+    server = world.start_server()
+    world.wait(world.all_active, 3)
+    world.run(1)
+    arrived = set(server.tap.written)
+    assert arrived <= set(frames)
+    assert len(arrived & set(frames[:40])) >= 10
+    assert arrived & set(frames[40:]) == (set() if goodbye else set(frames[40:]))
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_the_tunnel_is_back_within_two_seconds_of_a_goodbye(seed: int) -> None:
     """A clean restart: CLOSE ends the session at once, data to it stops."""
