@@ -36,7 +36,7 @@ def test_the_queue_settles_at_what_is_aimed_at(delay_s: float) -> None:
 
 
 def test_the_short_queue_of_a_drain_is_no_reason_to_grow() -> None:
-    line = SimulatedLine(50, 0.020)
+    line = SimulatedLine(20, 0.020)  # one that needs a drain
     line.run(4)
     for _ in range(60_000):
         line.run(TICK_S)
