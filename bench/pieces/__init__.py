@@ -71,7 +71,7 @@ BENCH = Bench(
     "The hot path's pieces by themselves",
     "pytest-benchmark (`bench/pieces/`), the median of its rounds divided by the datagrams of a round, "
     "each of 1,428 bytes of payload; no kernel network takes part. Links are those that take turns; depth "
-    "is how many chunks wait behind a gap.",
+    "is how many chunks wait behind a gap, bytes what one call seals.",
     measure,
     quick=False,
 )

@@ -10,6 +10,7 @@ from bondvpn.bond.liveness import ANSWERS_PER_FLAP, PROBE_BUSY_S, LinkState
 from bondvpn.bond.pathmtu import BASE_BYTES
 from bondvpn.session.link import Path, Sent
 from bondvpn.stats import Drop
+from bondvpn.wire.handshake import TRANSPORT
 from bondvpn.wire.sealed import Probe, emit_probe
 from bondvpn.wire.transport import OVERHEAD
 
@@ -281,7 +282,8 @@ def test_an_older_datagram_does_not_move_the_link() -> None:
     world = opened(Line(0, delay_s=0.050))
     world.lines[0].loss = 1.0
     world.run(5)
-    kept = [one.data for one in world.seen if one.to_server and one.at > world.now - 5][-2:]
+    lost = [one.data for one in world.seen if one.to_server and one.at > world.now - 5]
+    kept = [data for data in lost if data[0] == TRANSPORT][-2:]
     world.inject(kept[1], world.lines[0], to_server=True)
     world.inject(kept[0], world.lines[0], to_server=True, after_s=0.001, source=("192.0.2.99", 9))
     world.run(0.002)
