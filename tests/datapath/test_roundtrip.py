@@ -80,13 +80,13 @@ def build(wanted: Iterable[Spec], start: int = 0) -> list[bytes]:
 def by_flow(frames: Iterable[bytes], *, sparse: bool = False) -> dict[int, list[bytes]]:
     """In their order, but those (-1) that are express or not by the path MTU, or (`sparse`) as their flow's
     datagrams before them were few or many."""
-    streams: dict[int, list[bytes]] = defaultdict(list)
+    flows: dict[int, list[bytes]] = defaultdict(list)
     for frame in frames:
-        stream = flow_of(frame)
-        either = len(frame) > 1000 if stream == 0 else sparse and not is_tcp_data(frame)
-        streams[-1 if either else stream].append(frame)
-    streams[-1].sort()
-    return streams
+        flow = flow_of(frame)
+        either = len(frame) > 1000 if flow == 0 else sparse and not is_tcp_data(frame)
+        flows[-1 if either else flow].append(frame)
+    flows[-1].sort()
+    return flows
 
 
 def datagrams_of(sender: Sender, frames: Iterable[bytes]) -> list[bytes]:

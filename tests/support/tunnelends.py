@@ -222,7 +222,7 @@ class Sender:
         sparse: bool = False,
     ) -> None:
         """`sparse`: whether flows of UDP that send little go express, as they do outside of tests; without
-        it `frames.flow_of` tells each frame's stream."""
+        it `frames.flow_of` tells each frame's class."""
         self.drops = Drops()
         self.tap = FakeTap()
         self.socket = CaptureSocket(ipv6=ipv6)
