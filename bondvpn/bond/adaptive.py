@@ -38,6 +38,7 @@ BURST_AIM = 0.4  # of the queue aimed at: what is lowered for a shallow buffer m
 QUEUE_STARTUP_S = 0.3
 QUEUE_STARTUP_TRIPS = 6  # of the longest line: in so many it doubles from 15 KB to 1 MB
 QUEUE_STARTUP_BYTES = 200_000
+TEACH_BYTES = 4 * DATAGRAM_BYTES  # under way in all: less is no flow that doubles, and needs no long line
 COPY_SHARE = 0.02  # of what is sent may be second copies of express datagrams
 
 
@@ -50,6 +51,7 @@ class Adaptive(Generic[L]):
         self._ordered: list[tuple[L, float]] = []
         self._ordered_at = -inf
         self._best_tier = 0
+        self._learning: list[L] = []
         self._sent = 0
         self._copied = 0
 
@@ -73,7 +75,7 @@ class Adaptive(Generic[L]):
     @property
     def queue_bytes(self) -> float:
         rate = sum(line.capacity.rate for line in self.lines)
-        if any(line.capacity.phase is Phase.STARTUP for line in self.lines):
+        if any(line.capacity.young for line in self.lines):
             longest = max(line.capacity.base_rtt_s for line in self.lines)
             return max(rate * max(QUEUE_STARTUP_S, QUEUE_STARTUP_TRIPS * longest), QUEUE_STARTUP_BYTES)
         arrivals = self.arrivals()
@@ -86,7 +88,10 @@ class Adaptive(Generic[L]):
         if len(lines) == 1:
             line = lines[0]
             return Choice(line, self._budget(line), 0) if self._room(line, now) else None
-        for line, skip in self._order(now):
+        order = self._order(now)
+        if waiting and self._learning and (choice := self._teach(now, waiting)) is not None:
+            return choice
+        for line, skip in order:
             if line.tier > self._best_tier and waiting < QUEUE_FULL * limit:
                 continue
             if not self._room(line, now):
@@ -95,6 +100,21 @@ class Adaptive(Generic[L]):
             if skip < waiting:
                 return Choice(line, budget, int(skip))
             if waiting and self._learns_free(line):
+                return Choice(line, budget, max(waiting - budget, 0))
+        return None
+
+    def _teach(self, now: float, waiting: int) -> Choice[L] | None:
+        """A line that is still in STARTUP gets the newest chunks before the others have any, up to its share
+        of what is under way: so all double together with the flow inside, and the long line is not the last
+        (measured: the first second of bbr over 16, 50 and 30 Mbit/s brings 0.66 of its final rate, not 0.51).
+        """
+        under_way = sum(line.in_flight for line in self.lines)
+        if under_way < TEACH_BYTES:
+            return None
+        share = under_way / len(self.lines)
+        for line in self._learning:
+            if line.in_flight <= share and self._learns_free(line) and self._room(line, now):
+                budget = self._budget(line)
                 return Choice(line, budget, max(waiting - budget, 0))
         return None
 
@@ -116,6 +136,9 @@ class Adaptive(Generic[L]):
                     if other_arrival < arrival and other.tier <= line.tier:
                         skip += other.capacity.rate * (arrival - other_arrival)
                 self._ordered.append((line, skip))
+            self._learning = [
+                line for line, _ in reversed(self._ordered) if line.capacity.phase is Phase.STARTUP
+            ]
         return self._ordered
 
     def _learns_free(self, line: L) -> bool:

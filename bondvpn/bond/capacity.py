@@ -11,8 +11,8 @@ sample stops growing for good under jitter; design.md, 5.) A line that was not l
 nothing about its rate.
 
     phase      next       when
-    STARTUP    STEADY     the queue delay reaches 1.5 q*; or the rate grew by less than a quarter in each of
-                          three limited rounds; or a round lost more than LOSS_STARTUP
+    STARTUP    STEADY     the queue delay stays above 1.5 q* for ROUND_MIN_S; or the rate does not grow any
+                          more, or a round lost much (startup.py)
     STEADY     CONTENDED  the queue stays high whatever we do (sharing.py): perhaps somebody else fills it
     CONTENDED  STEADY     the queue is short again, or known to be ours or nobody's (contention.py)
 
@@ -37,6 +37,7 @@ from bondvpn.bond.contention import Round, Verdict
 from bondvpn.bond.delivery import DATAGRAM_BYTES, RATE_DATAGRAMS, Delivery
 from bondvpn.bond.losses import Losses
 from bondvpn.bond.sharing import QUEUE_HIGH, Sharing
+from bondvpn.bond.startup import Startup, lossy
 from bondvpn.bond.windowed import WindowedMin
 
 WINDOW_MIN_BYTES = 4 * DATAGRAM_BYTES  # what shows a loss by later ones
@@ -63,15 +64,9 @@ QUEUE_HISTORY_S = 1.0
 QUEUE_KEEP_S = 0.040  # four reports
 GROW, EASE, SHRINK = 1.03, 0.98, 0.95
 CORRECTION_MIN, CORRECTION_MAX = 0.6, 2.0
-STARTUP_GROWTH = 2.0  # per round, as slow start
-# Times what was delivered: doubling has it at 2. At 4 the first second of cubic over 16, 50 and 30 Mbit/s
-# brings 60 % of its final rate, at 3 63 % (kernel).
-STARTUP_WINDOW_MAX = 3.0
 STEP_MAX = 1.3
-STARTUP_ROUNDS_FLAT = 3  # BBR: draft-cardwell-iccrg-bbr-congestion-control-00, 4.3.1.2
-STARTUP_RATE_GROWTH = 1.25
-LOSS_STARTUP = 0.05
-LOSS_STARTUP_DATAGRAMS = 8  # at 2.5 % random loss more than so many of 66 are lost in a round of 10,000
+STARTUP_TOLD = 3  # reports of a queue
+YOUNG_S = 1.0  # after STARTUP: a bbr that began then has found its rate, and what it sent too much has left
 AIM_LOWERED, AIM_RAISED = 0.7, 1.002  # by a lossy sample, by a round
 # Below 1 the window would be less than what brings R, and both would shrink each other.
 LOSSY_MIN = 1.0  # of the correction
@@ -133,8 +128,7 @@ class Capacity:
         self._last_delay: float | None = None
         self._blind = 0  # rounds in which the queue is short because it was drained
         self._short_at = inf  # when the queue was last seen short
-        self._startup_rate = 0.0
-        self._startup_flat = 0
+        self._startup = Startup()
         self._round_came = self._round_lost = 0
         self._sharing = Sharing()
 
@@ -172,7 +166,7 @@ class Capacity:
         """Bytes a second that may leave."""
         at_once = self.window / max(self.srtt_s, 0.001)
         if self.phase is Phase.STARTUP:
-            known = max(self.rate, self._startup_rate)
+            known = max(self.rate, self._startup.rate)
             return min(PACE_STARTUP * at_once, PACE_STARTUP_RATE * known, self.cap)
         evenly = self.window / max(self._span(max(self.srtt_s - self.base_rtt_s, 0.0)), 0.001)
         # Reports that were seldom while little was sent must not slow down what begins now.
@@ -182,6 +176,11 @@ class Capacity:
     def known_rate(self) -> float:
         """What the line carries; 0 while that is a guess: nothing has filled it yet."""
         return self.rate if self.phase is not Phase.STARTUP or self.cap != inf else 0.0
+
+    @property
+    def young(self) -> bool:
+        """In STARTUP, or not long out of it: what the flow inside began with is still under way."""
+        return self.phase is Phase.STARTUP or self._reported_at < self._settled_at + YOUNG_S
 
     def paced(self, in_flight: int) -> None:
         """Something wanted to leave before its time: once much is under way, a limit too."""
@@ -243,6 +242,8 @@ class Capacity:
         self._round_came += came
         self._round_lost += lost
         self._note_loss(came, lost, now)
+        if self.phase is Phase.STARTUP and self._filled(now):
+            self._settle(self._largest_with_this(now), now)
         if now - self._round_at >= max(self.base_rtt_s, ROUND_MIN_S):
             self._round(now)
             self._round_at = now
@@ -305,7 +306,7 @@ class Capacity:
         queue = min(told, default=0.0)
         largest = self._largest_with_this(now)
         if self.phase is Phase.STARTUP:
-            self._startup(queue, largest, now)
+            self._begin(queue, largest, now)
         else:
             alone = self.phase is Phase.STEADY
             if told:
@@ -338,31 +339,34 @@ class Capacity:
         """What a window takes from the first datagram to the report on the last."""
         return self.base_rtt_s + max(self.report_s / 2 + queue_s, self.report_s)
 
-    def _startup(self, queue: float, largest: float, now: float) -> None:
+    def _filled(self, now: float) -> bool:
+        """Whether the queue has stood for ROUND_MIN_S. The round of a long line tells so late that its modem
+        is full by then: over two of 340 ms cubic brought 0.6 of Σ, not 0.9 (simulated)."""
+        told = [queue for at, queue in self._queues if at >= now - ROUND_MIN_S]
+        return len(told) >= STARTUP_TOLD and min(told) >= QUEUE_HIGH * self.queue_aim_s
+
+    def _begin(self, queue: float, largest: float, now: float) -> None:
+        """A round of STARTUP."""
         aim = self.queue_aim_s
         full = queue >= QUEUE_HIGH * aim
-        total = self._round_came + self._round_lost
-        lossy = self._round_lost > max(LOSS_STARTUP_DATAGRAMS, LOSS_STARTUP * total)
-        # As Linux' slow start: half of the window in use is enough to widen it. Else a flow whose own slow
-        # start doubles as fast waits for ours each round, and cubic takes that for a queue (HyStart).
-        used = largest * self.base_rtt_s > self.window / STARTUP_GROWTH
-        if not (self._limited or full or lossy or used):
+        much_lost = lossy(self._round_came, self._round_lost)
+        ends = full or much_lost
+        if not (self._limited or ends or self._startup.used(self.window, largest, self.base_rtt_s)):
             return
-        if largest > self._startup_rate * STARTUP_RATE_GROWTH:
-            self._startup_rate, self._startup_flat = largest, 0
-        elif self._limited or full or lossy:
-            self._startup_flat += 1
-        if full or lossy or self._startup_flat >= STARTUP_ROUNDS_FLAT:
-            self.phase = Phase.STEADY
-            self._sharing.begins(now)
-            rate = largest or self.rate
-            self._settled_at = now + self.base_rtt_s + self.report_s + self.window / rate
-            self.window = self._target(rate)
-            if lossy and not full:
+        if self._startup.over(largest, limited=self._limited, ends=ends):
+            self._settle(largest, now)
+            if much_lost and not full:
                 self._aim_scale = AIM_LOWERED
         elif queue < aim:
-            most = STARTUP_WINDOW_MAX * largest * (self.base_rtt_s + self.report_s)
-            self.window = min(self.window * STARTUP_GROWTH, max(self.window, most))
+            self.window = self._startup.widened(self.window, largest, self.base_rtt_s + self.report_s)
+
+    def _settle(self, largest: float, now: float) -> None:
+        """STARTUP is over."""
+        self.phase = Phase.STEADY
+        self._sharing.begins(now)
+        rate = largest or self.rate
+        self._settled_at = now + self.base_rtt_s + self.report_s + self.window / rate
+        self.window = self._target(rate)
 
     def _steady(self, queue: float, largest: float, now: float) -> None:
         if not largest:

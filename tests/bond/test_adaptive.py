@@ -14,11 +14,12 @@ from bondvpn.bond.adaptive import (
     QUEUE_STARTUP_BYTES,
     QUEUE_STARTUP_TRIPS,
     RESEND_WINDOW,
+    TEACH_BYTES,
     Adaptive,
     Backup,
     Redundant,
 )
-from bondvpn.bond.capacity import DATAGRAM_BYTES, QUEUE_AIM_S, Capacity, Phase
+from bondvpn.bond.capacity import DATAGRAM_BYTES, QUEUE_AIM_S, YOUNG_S, Capacity, Phase
 from bondvpn.bond.equaliser import SPREAD_MAX_S, SPREAD_MIN_S
 from bondvpn.bond.line import RUN_BYTES, TURN_S
 from bondvpn.bond.pacer import Pacer
@@ -49,6 +50,7 @@ class Line:
     def __post_init__(self) -> None:
         self.capacity = Capacity()
         self.capacity.phase = Phase.STEADY
+        self.out_of_startup(2 * YOUNG_S)
         self.capacity.rate = self.rate
         self.capacity.window = self.window
         self.capacity.queue_s = self.queue_s
@@ -56,6 +58,9 @@ class Line:
             self.capacity._base_delay.add(self.delay_s, NOW)
         self.pacer = Pacer(None)
         self.pacer.set_rate(1e9, 1.0)
+
+    def out_of_startup(self, since_s: float) -> None:
+        self.capacity._settled_at, self.capacity._reported_at = NOW - since_s, NOW
 
     @property
     def arrival(self) -> float:
@@ -107,6 +112,23 @@ def test_a_slow_line_idles_when_the_queue_is_shorter_than_that() -> None:
     choice = scheduler.next(NOW, ahead - 100, LIMIT)
     assert choice is not None
     assert choice.line is fast
+
+
+def test_a_long_line_learns_together_with_the_others_not_when_they_are_full() -> None:
+    """It has its share of the newest chunks before they have any, once a flow has grown at all."""
+    fast, slow = Line(delay_s=0.010), Line(delay_s=0.040)
+    slow.capacity.phase = Phase.STARTUP
+    scheduler = adaptive(fast, slow)
+    fast.in_flight = TEACH_BYTES
+    choice = scheduler.next(NOW, PLENTY, LIMIT)
+    assert choice is not None
+    assert choice.line is slow
+    assert choice.skip == PLENTY - choice.budget
+    for under_way in ((TEACH_BYTES, TEACH_BYTES + 1), (TEACH_BYTES - 1, 0)):
+        fast.in_flight, slow.in_flight = under_way
+        choice = scheduler.next(NOW, PLENTY, LIMIT)
+        assert choice is not None
+        assert choice.line is fast
 
 
 def test_a_slow_line_of_which_nothing_is_known_takes_the_newest_meanwhile() -> None:
@@ -366,7 +388,6 @@ def test_what_is_known_at_first_is_too_little_for_a_queue() -> None:
     assert adaptive(line, Line(10_000)).queue_bytes == QUEUE_STARTUP_BYTES
 
 
-# -- backup, redundant ------------------------------------------------------------------------------
 def test_a_long_line_of_which_nothing_is_known_has_time_to_double_before_the_queue_is_full() -> None:
     lines = [Line(1e6, 0.010), Line(1e6, 0.150)]
     for line in lines:
@@ -378,6 +399,16 @@ def test_a_long_line_of_which_nothing_is_known_has_time_to_double_before_the_que
     assert scheduler.queue_bytes > 4 * known
 
 
+def test_the_queue_is_not_cut_before_what_a_flow_began_with_has_left() -> None:
+    """Bbr begins with twice what the lines hold, and a loss then costs it a round trip."""
+    line = Line(1e6)
+    scheduler = adaptive(line, Line(1e6))
+    known = scheduler.queue_bytes
+    line.out_of_startup(YOUNG_S / 2)
+    assert scheduler.queue_bytes > 2 * known
+
+
+# -- backup, redundant ------------------------------------------------------------------------------
 def test_backup_uses_the_first_line_of_the_best_tier() -> None:
     first, second, lte = Line(number=1), Line(number=2, delay_s=0.001), Line(number=0, tier=1)
     scheduler: Backup[Line] = Backup()

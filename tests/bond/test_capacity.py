@@ -171,6 +171,18 @@ def test_the_correction_grows_only_while_something_is_held_back() -> None:
     assert max(line.queues) < 0.025
 
 
+@pytest.mark.parametrize("mbit", [10, 80])
+def test_startup_does_not_fill_the_modem_of_a_long_line(mbit: float) -> None:
+    """A round is 340 ms: who looks at the queue only then has twice as much in it."""
+    line = SimulatedLine(mbit, 0.170)
+    most = 0.0
+    while line.capacity.phase is Phase.STARTUP:
+        line.run(0.05)
+        most = max(most, *line.queues)
+    line.run(1.0)
+    assert 0.01 < max(most, *line.queues) < 0.2
+
+
 def test_what_startup_lost_is_not_held_against_the_line() -> None:
     """It has twice under way what the line holds before it can know; the loss is told when it is over."""
     line = SimulatedLine(30, 0.025, loss=0.005, buffer_s=0.060)

@@ -132,6 +132,15 @@ def test_bbr_takes_both_of_two_short_lines() -> None:
     assert simulate(scenario).share > 0.93
 
 
+def test_the_first_second_of_bbr_brings_half_of_what_it_will() -> None:
+    """Its own start takes half a second at the long line's round trip, so that line must have learned by then
+    what it carries."""
+    lines = [line(16, 15, 1), line(50, 10, 2), line(30, 40, 3)]
+    scenario = Scenario(lines, cc="bbr", seconds=3.0, skip_s=2.0, scheduler="adaptive", speeds=False)
+    print(f"seed {scenario.seed}")
+    assert simulate(scenario).first_second_share > 0.52
+
+
 def test_another_hosts_download_shares_the_modems_queue_with_us() -> None:
     """It fills the queue, and we keep between 30 and 70 % of that line, and all of the other."""
     result = bond("cubic", seconds=40.0, skip_s=6.0, cross=(1, "cubic"), scheduler="adaptive", speeds=False)
