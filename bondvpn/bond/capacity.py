@@ -371,6 +371,9 @@ class Capacity:
     def _steady(self, queue: float, largest: float, now: float) -> None:
         if not largest:
             return
+        if not self._used:
+            self._short_at = now  # none of the queue is ours
+            return
         aim = self.queue_aim_s
         drained = self._drained
         if self._blind:
@@ -393,6 +396,14 @@ class Capacity:
                 self.window += (target - self.window) / 2
         elif self._limited or self._held or drained:
             self.window = target if drained else min(target, self.window * STEP_MAX)
+
+    @property
+    def _used(self) -> bool:
+        """Whether the round says anything of the window. That of a few ACKs does not: their samples, late by
+        the line's jitter, made four datagrams of it, and the next flow began with those (design.md, 5)."""
+        delivered = self._delivery.rate(max(self.base_rtt_s, RATE_WINDOW_S))
+        half = Startup.used(self.window, delivered, self.base_rtt_s)
+        return self._limited or self._held or half or self._drained
 
     @property
     def _drained(self) -> bool:

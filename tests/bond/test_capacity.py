@@ -192,6 +192,19 @@ def test_what_startup_lost_is_not_held_against_the_line() -> None:
     assert line.capacity.loss < 0.03
 
 
+def test_a_few_acks_with_jitter_leave_the_window_as_it_was() -> None:
+    """They are no reason to drain, nor to shrink: the next flow begins with that window."""
+    line = SimulatedLine(10, 0.020)
+    line.run(4)
+    capacity, before = line.capacity, line.capacity.window
+    for number in range(1000):
+        now = line.now + number * 0.020
+        delay = line.delay_s + (0.004, 0.015, 0.040)[number // 5 % 3]
+        capacity.on_rtt(line.delay_s + delay, now)
+        capacity.on_report(line.frame_bytes + 100 * number, now - line.delay_s, delay, 1, 0, now)
+    assert capacity.window == pytest.approx(before, rel=0.1)
+
+
 def test_a_line_that_returns_gets_half_of_what_it_did_whatever_was_reported_meanwhile() -> None:
     """What stood in the base station meanwhile arrives late, and is no queue any more."""
     line = SimulatedLine(16, 0.020)
