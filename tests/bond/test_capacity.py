@@ -192,6 +192,13 @@ def test_what_startup_lost_is_not_held_against_the_line() -> None:
     assert line.capacity.loss < 0.03
 
 
+def test_ends_that_are_later_than_the_line_is_long_do_not_keep_the_window_small() -> None:
+    """Processors that others are busy with, too: what is under way must cover it, or nothing grows."""
+    line = SimulatedLine(40, 0.0002, late_s=0.050)
+    line.run(4)
+    assert line.run(4) > 0.9 * line.rate
+
+
 def test_a_few_acks_with_jitter_leave_the_window_as_it_was() -> None:
     """They are no reason to drain, nor to shrink: the next flow begins with that window."""
     line = SimulatedLine(10, 0.020)

@@ -16,14 +16,23 @@ class SimulatedLine:
     """A sender with always something to send; what it learns is `capacity`'s."""
 
     def __init__(
-        self, mbit: float, delay_s: float, *, buffer_s: float = 1.0, loss: float = 0.0, seed: int = 1
+        self,
+        mbit: float,
+        delay_s: float,
+        *,
+        buffer_s: float = 1.0,
+        loss: float = 0.0,
+        late_s: float = 0.0,
+        seed: int = 1,
     ) -> None:
+        """`late_s`: by how much a busy sender is late to read its reports."""
         print(f"seed {seed}")
         self.rng = random.Random(seed)
         self.rate = mbit * 1e6 / 8
         self.delay_s = delay_s
         self.buffer_s = buffer_s
         self.loss = loss
+        self.late_s = late_s
         self.capacity = Capacity()
         self.pacer = Pacer(None)
         self.now = 100.0
@@ -61,7 +70,7 @@ class SimulatedLine:
         if now >= self.next_report and self.news is not None and self.news[1]:
             delay, came, lost, newest = self.news
             self.reports.append(
-                (now + self.delay_s, self.frame_bytes, self.arrived, delay, came, lost, newest)
+                (now + self.delay_s + self.late_s, self.frame_bytes, self.arrived, delay, came, lost, newest)
             )
             self.news = None
             self.next_report = now + REPORT_S
