@@ -63,8 +63,8 @@ QUEUE_AIM_JITTER = 3.0  # times the mean deviation of the delay
 QUEUE_HISTORY_S = 1.0
 QUEUE_KEEP_S = 0.040  # four reports
 GROW, EASE, SHRINK = 1.03, 0.98, 0.95
-# The most: when the processors are busy both ends are late, by far more than the line takes, and what is under way
-# must cover that. With 2 a client of eight on two cores stayed at 12 of 40 Mbit/s; a line's own queue ends it sooner.
+# The most: where processors are busy both ends are late by more than a short line takes, and what is under
+# way must cover that. With 2, clients of eight on two cores stayed at 12 of 40 Mbit/s. A queue ends it.
 CORRECTION_MIN, CORRECTION_MAX = 0.6, 8.0
 STEP_MAX = 1.3
 STARTUP_TOLD = 3  # reports of a queue
