@@ -137,7 +137,9 @@ class Adaptive(Generic[L]):
                         skip += other.capacity.rate * (arrival - other_arrival)
                 self._ordered.append((line, skip))
             self._learning = [
-                line for line, _ in reversed(self._ordered) if line.capacity.phase is Phase.STARTUP
+                line
+                for line, _ in reversed(self._ordered)
+                if line.capacity.phase is Phase.STARTUP and line.tier == self._best_tier
             ]
         return self._ordered
 

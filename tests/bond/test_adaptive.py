@@ -131,6 +131,14 @@ def test_a_long_line_learns_together_with_the_others_not_when_they_are_full() ->
         assert choice.line is fast
 
 
+def test_a_metered_line_learns_when_it_is_needed() -> None:
+    fast, metered = Line(delay_s=0.010, in_flight=TEACH_BYTES), Line(delay_s=0.040, tier=1)
+    metered.capacity.phase = Phase.STARTUP
+    choice = adaptive(fast, metered).next(NOW, PLENTY, LIMIT)
+    assert choice is not None
+    assert choice.line is fast
+
+
 def test_a_slow_line_of_which_nothing_is_known_takes_the_newest_meanwhile() -> None:
     """The other end holds all chunks as long as the slowest line takes: this one costs nothing by it."""
     fast, slow = Line(1_000_000, 0.010, blocked=True), Line(1_000_000, 0.060)
