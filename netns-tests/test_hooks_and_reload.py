@@ -126,6 +126,7 @@ def test_a_reload_applies_what_it_can_and_names_the_rest(bond: Any, tmp_path: Pa
 
 def test_a_servers_workers_get_new_hooks_and_routes(bond_over: Callable[..., Any], tmp_path: Path) -> None:
     bond = bond_over(twins(), clients=2, workers=2)
+    eventually(lambda: all_active(bond.tunnel, bond.lab), SETTLE_S, "both lines are used")
     file = bond.configs.server
     file.write_text(file.read_text() + hooks(tmp_path / "srv", "link_down"))
     assert reload(bond, "server") == {"applied": ["hooks.link_down"], "restart": [], "faults": []}
