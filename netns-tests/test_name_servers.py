@@ -2,15 +2,12 @@
 
     gw bond0 172.21.1.2 --- eth1 10.1.0.2/24 --- 10.1.0.1 r1 --- srv office0 172.21.1.1   lo 198.51.100.1
 
-A stand-in for resolvectl notes what it is called with. The real one is asked in a test of its own where
-systemd-resolved runs; it knows this machine's own interfaces only, so that one makes a TAP outside of any
-namespace.
+A stand-in for resolvectl notes what it is called with. systemd-resolved itself, which knows the interfaces of
+one namespace only, is asked in the virtual machine (vm/test_resolved.py).
 """
 
 import os
-import shutil
 import signal
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -20,8 +17,6 @@ from observe import control_socket, status
 from premises import Premises, await_active, configure
 
 from bondvpn.lab.tunnel import BONDVPN, Tunnel
-from bondvpn.linux import resolver
-from bondvpn.linux.resolver import Resolver
 from bondvpn.ui import control
 
 pytestmark = pytest.mark.netns
@@ -30,10 +25,6 @@ SETTLE_S = 30.0  # on a busy machine
 UPLINK = '[[uplink]]\nname = "eth1"\ninterface = "eth1"\ngateway = "10.1.0.1"\n'
 DNS = {"dns": ["172.21.1.1", "10.9.9.9"], "dns_search": ["office.example"]}
 TOLD = ["dns bond0 172.21.1.1 10.9.9.9", "domain bond0 ~. office.example"]
-RESOLVED = (
-    shutil.which("resolvectl")
-    and not subprocess.run(["resolvectl", "status"], capture_output=True, check=False, timeout=10).returncode
-)
 
 
 class Place(NamedTuple):
@@ -116,25 +107,3 @@ def test_without_resolvectl_a_warning(place: Place) -> None:
         await_active(tunnel, "eth1", within_s=SETTLE_S)
         assert tunnel.client_log.count("tunnel.dns: there is no resolvectl (systemd-resolved)") == 1
     assert place.told() == []
-
-
-@pytest.mark.skipif(not RESOLVED, reason="systemd-resolved does not run here")
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-def test_the_real_one() -> None:
-    name = f"bvdns{os.getpid() % 10**6}"
-
-    def told(what: str) -> str:
-        words = ["resolvectl", what, name]
-        return subprocess.run(words, check=True, capture_output=True, text=True, timeout=10).stdout
-
-    subprocess.run(["ip", "tuntap", "add", name, "mode", "tap"], check=True)
-    try:
-        subprocess.run(["ip", "link", "set", name, "up"], check=True)
-        resolver.put(Resolver(interface=name, servers=("192.0.2.53",), domains=("~.", "office.example")))
-        assert "192.0.2.53" in told("dns")
-        assert "office.example" in told("domain")
-        resolver.revert(name)
-        assert "192.0.2.53" not in told("dns")
-    finally:
-        subprocess.run(["ip", "link", "delete", name], check=True)
-    resolver.revert(name)  # gone: no error

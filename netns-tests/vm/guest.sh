@@ -3,7 +3,7 @@
 # Arguments: where Debian's packages are unpacked, where compiled Python is, where the command runs.
 linux=$1 repository=$3
 export PYTHONPYCACHEPREFIX=$2
-export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:$linux/usr/sbin:$linux/sbin HOME=/root LANG=C.UTF-8
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:$linux/usr/sbin:$linux/sbin:$linux/usr/bin HOME=/root LANG=C.UTF-8
 export BONDVPN_VM=1 PY_COLORS=0 COLUMNS=120
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys

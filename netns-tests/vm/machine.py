@@ -9,7 +9,7 @@ gone with it.
 
     this machine                               the virtual machine
     /                      --9p, read-only-->  /              under a tmpfs that takes what is written
-    .cache/vm/linux/       --9p, read-only-->  Debian's kernel, modules, ifupdown; unpacked, not installed
+    .cache/vm/linux/       --9p, read-only-->  Debian's kernel, modules, ifupdown, resolved; not installed
     DIR, or a new one      <------- 9p ----->  /run/results   what COMMAND leaves, its exit status
     standard output        <-----serial------  what COMMAND prints
 
@@ -41,9 +41,11 @@ HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
 CACHE = REPOSITORY / ".cache" / "vm"
 COMPILED = CACHE / "compiled"
+FETCHED = "fetched"  # in there: the names of OTHERS
 EMULATOR = "qemu-system-x86_64"
 KERNEL = "linux-image-amd64"  # depends on the present one
-OTHERS = ("busybox-static", "ifupdown")  # not to be installed: ifupdown would configure this machine
+# Not to be installed: ifupdown would configure this machine, and resolved take over its names.
+OTHERS = ("busybox-static", "ifupdown", "systemd-resolved")
 IMPORTED = (
     "pytest, bondvpn.cli, bondvpn.doctor, bondvpn.migration, "
     "bondvpn.runtime.client, bondvpn.runtime.server, bondvpn.ui"
@@ -91,7 +93,8 @@ def prepare() -> None:
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (CACHE / "linux").exists():
+        fetched = CACHE / "linux" / FETCHED
+        if not fetched.exists() or fetched.read_text() != " ".join(OTHERS):
             _fetch_linux()
         _pack_initramfs()
         _compile()
@@ -115,6 +118,8 @@ def _fetch_linux() -> None:
         _output(["dpkg-deb", "--extract", str(package), str(unpacked)])
     shutil.rmtree(packages)
     _output(["depmod", "--basedir", str(unpacked), _version(unpacked)])
+    (unpacked / FETCHED).write_text(" ".join(OTHERS))
+    shutil.rmtree(CACHE / "linux", ignore_errors=True)
     unpacked.rename(CACHE / "linux")
 
 
