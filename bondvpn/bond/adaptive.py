@@ -113,7 +113,7 @@ class Adaptive(Generic[L]):
             return None
         share = under_way / len(self.lines)
         for line in self._learning:
-            if line.in_flight <= share and self._learns_free(line) and self._room(line, now):
+            if line.in_flight <= share and self._room(line, now):
                 budget = self._budget(line)
                 return Choice(line, budget, max(waiting - budget, 0))
         return None
@@ -139,7 +139,7 @@ class Adaptive(Generic[L]):
             self._learning = [
                 line
                 for line, _ in reversed(self._ordered)
-                if line.capacity.phase is Phase.STARTUP and line.tier == self._best_tier
+                if line.tier == self._best_tier and self._learns_free(line)
             ]
         return self._ordered
 

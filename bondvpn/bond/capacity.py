@@ -321,10 +321,15 @@ class Capacity:
     def _largest(self, now: float) -> float:
         return self._delivery.largest(max(RATE_KEEP_S, RATE_KEEP_ROUNDS * self.base_rtt_s), now)
 
+    @property
+    def _delivered(self) -> float:
+        """The rate of the last round trip."""
+        return self._delivery.rate(max(self.base_rtt_s, RATE_WINDOW_S))
+
     def _largest_with_this(self, now: float) -> float:
         """R: the largest delivered rate of the last rounds, with this one."""
         largest = self._largest(now)
-        delivered = self._delivery.rate(max(self.base_rtt_s, RATE_WINDOW_S))
+        delivered = self._delivered
         if delivered:
             self._sharing.carried(delivered, now)
         if delivered and (self._limited or delivered > largest):
@@ -344,8 +349,15 @@ class Capacity:
     def _filled(self, now: float) -> bool:
         """Whether the queue has stood for ROUND_MIN_S. The round of a long line tells so late that its modem
         is full by then: over two of 340 ms cubic brought 0.6 of Σ, not 0.9 (simulated)."""
-        told = [queue for at, queue in self._queues if at >= now - ROUND_MIN_S]
-        return len(told) >= STARTUP_TOLD and min(told) >= QUEUE_HIGH * self.queue_aim_s
+        high = QUEUE_HIGH * self.queue_aim_s
+        told = 0
+        for at, queue in reversed(self._queues):  # mostly the newest is enough: each report asks
+            if at < now - ROUND_MIN_S:
+                break
+            if queue < high:
+                return False
+            told += 1
+        return told >= STARTUP_TOLD
 
     def _begin(self, queue: float, largest: float, now: float) -> None:
         """A round of STARTUP."""
@@ -403,9 +415,8 @@ class Capacity:
     def _used(self) -> bool:
         """Whether the round says anything of the window. That of a few ACKs does not: their samples, late by
         the line's jitter, made four datagrams of it, and the next flow began with those (design.md, 5)."""
-        delivered = self._delivery.rate(max(self.base_rtt_s, RATE_WINDOW_S))
-        half = Startup.used(self.window, delivered, self.base_rtt_s)
-        return self._limited or self._held or half or self._drained
+        said = self._limited or self._held or self._drained
+        return said or Startup.used(self.window, self._delivered, self.base_rtt_s)
 
     @property
     def _drained(self) -> bool:

@@ -173,7 +173,7 @@ def test_the_correction_grows_only_while_something_is_held_back() -> None:
 
 @pytest.mark.parametrize("mbit", [10, 80])
 def test_startup_does_not_fill_the_modem_of_a_long_line(mbit: float) -> None:
-    """A round is 340 ms: who looks at the queue only then has twice as much in it."""
+    """A round is 340 ms: who looks at the queue only then has four times as much in it."""
     line = SimulatedLine(mbit, 0.170)
     most = 0.0
     while line.capacity.phase is Phase.STARTUP:
