@@ -251,7 +251,8 @@ class Sniffer:
 
     def __init__(self, lab: Lab, where: str, interface: str) -> None:
         with namespace.entered(lab.namespace(where)):
-            self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0003))
+            # Protocol 0 until it is bound: a packet socket with one hears every interface until then.
+            self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
         self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 16 << 20)
         self._socket.bind((interface, 0x0003))
         self._socket.setblocking(False)

@@ -112,7 +112,8 @@ class Lines:
         self._sockets = []
         for line in LINES:
             with namespace.entered(premises.namespace("gw")):
-                one = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
+                # Protocol 0 until it is bound: a packet socket with one hears every interface until then.
+                one = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
             one.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 16 << 20)
             one.bind((line, ETH_P_ALL))
             one.setblocking(False)
