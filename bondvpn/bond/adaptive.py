@@ -79,7 +79,7 @@ class Adaptive(Generic[L]):
         if any(line.capacity.young for line in self.lines):
             longest = max(line.capacity.base_rtt_s for line in self.lines)
             return max(rate * max(QUEUE_STARTUP_S, QUEUE_STARTUP_TRIPS * longest), QUEUE_STARTUP_BYTES)
-        arrivals = self.arrivals()
+        arrivals = self._arrivals([line.capacity.queue_s for line in self.lines])
         last = max(arrivals, default=0.0)
         ahead = sum(line.capacity.rate * (last - at) for line, at in zip(self.lines, arrivals, strict=True))
         return rate * QUEUE_S + ahead
@@ -124,10 +124,7 @@ class Adaptive(Generic[L]):
         if now - self._ordered_at > ORDER_S:
             self._ordered_at = now
             lines = self.lines
-            for line in lines:
-                if not line.in_flight:
-                    line.capacity.idle(now)
-            arrivals = self.arrivals()
+            arrivals = self.arrivals(now)
             self._best_tier = min((line.tier for line in lines), default=0)
             soonest = [(arrival, lines[i]) for arrival, i in sorted((at, i) for i, at in enumerate(arrivals))]
             self._ordered = _with_skips(soonest)
@@ -150,16 +147,19 @@ class Adaptive(Generic[L]):
         own = capacity.base_delay_s
         return own is not None and SPREAD_MIN_S < own - self._least_delay <= SPREAD_MAX_S
 
-    def arrivals(self) -> list[float]:
+    def arrivals(self, now: float) -> list[float]:
         """For each line, when a datagram that leaves now arrives, on the scale that all lines share."""
+        return self._arrivals([_queue_s(line, now) for line in self.lines])
+
+    def _arrivals(self, queues: list[float]) -> list[float]:
+        """With such delays in the lines' queues."""
         capacities = [line.capacity for line in self.lines]
         delays = [capacity.base_delay_s for capacity in capacities]
         unknown = max((delay for delay in delays if delay is not None), default=0.0)
-        times = []
-        for capacity, delay in zip(capacities, delays, strict=True):
-            own = unknown if delay is None else delay
-            times.append(own + capacity.queue_s + DATAGRAM_BYTES / capacity.rate)
-        return times
+        return [
+            (unknown if delay is None else delay) + queue + DATAGRAM_BYTES / capacity.rate
+            for capacity, delay, queue in zip(capacities, delays, queues, strict=True)
+        ]
 
     def soonest(self, now: float, avoid: L | None = None, tries: int = 1) -> L | None:
         avoided_s = RESEND_REPEATED_S * RESEND_REPEATED ** (tries - 1)
@@ -171,12 +171,12 @@ class Adaptive(Generic[L]):
 
     def patient(self, now: float) -> L | None:
         for first, _ in self._order(now)[:1]:
-            if not first.blocked and _takes_one(first) and first.capacity.queue_s <= QUEUE_AIM_S:
+            if not first.blocked and _takes_one(first) and _queue_s(first, now) <= QUEUE_AIM_S:
                 self._refill(first, now)
                 if first.pacer.room():
                     return first  # without a look at the others: each ACK of a fast download asks
         return self._soonest(
-            now, _takes_one, lambda line: QUEUED_S if line.capacity.queue_s > QUEUE_AIM_S else 0.0
+            now, _takes_one, lambda line: QUEUED_S if _queue_s(line, now) > QUEUE_AIM_S else 0.0
         )
 
     def _soonest(
@@ -185,7 +185,7 @@ class Adaptive(Generic[L]):
         """Of the lines whose windows have room, the one that brings a datagram the soonest, what the pacer
         makes it wait for and a penalty included; None when that has to wait."""
         best, soonest = None, inf
-        for line, arrival in zip(self.lines, self.arrivals(), strict=True):
+        for line, arrival in zip(self.lines, self.arrivals(now), strict=True):
             if line.blocked or not has_room(line):
                 continue
             self._refill(line, now)
@@ -268,6 +268,10 @@ def _with_skips(soonest: list[tuple[float, L]]) -> list[tuple[L, float]]:
                 if line.tier == tier:
                     skips[i] = skip
     return [(line, skip) for (_, line), skip in zip(soonest, skips, strict=True)]
+
+
+def _queue_s(line: Line, now: float) -> float:
+    return line.capacity.queue_now_s(line.in_flight, now)
 
 
 def _takes_one(line: Line) -> bool:

@@ -52,7 +52,7 @@ def link_status(link: Link, rates: Rates, session: Session | None, now: float) -
         "silent_s": round(now - link.last_received, 1) if link.rx_datagrams else None,
         "tier": link.tier,
         "demoted": link.demotion.demoted,
-        **_learned(link),
+        **_learned(link, now),
         "rx_lost": max(0, lane.window.highest + 1 - lane.window.received) if lane is not None else 0,
         "gso": socket.gso if socket is not None else None,
         "gso_fallbacks": socket.gso_fallbacks if socket is not None else 0,
@@ -60,7 +60,7 @@ def link_status(link: Link, rates: Rates, session: Session | None, now: float) -
     }
 
 
-def _learned(link: Link) -> dict[str, Any]:
+def _learned(link: Link, now: float) -> dict[str, Any]:
     """What reports have taught of a link in its sending direction."""
     capacity = link.capacity
     return {
@@ -69,7 +69,7 @@ def _learned(link: Link) -> dict[str, Any]:
         "window_bytes": round(capacity.window),
         "in_flight_bytes": link.in_flight if link.active else 0,
         "base_rtt_ms": round(capacity.base_rtt_s * 1e3, 1),
-        "queue_ms": round(capacity.queue_s * 1e3, 1),
+        "queue_ms": round(capacity.queue_now_s(link.in_flight, now) * 1e3, 1),
         "jitter_ms": round(capacity.jitter_s * 1e3, 1),
         "tx_lost": link.lost_datagrams,
         "resent": link.resent_chunks,

@@ -18,6 +18,7 @@ from bondvpn.bond.arrivals import (
     REPORT_SPARSE_S,
 )
 from bondvpn.bond.delayscale import DelayScale
+from bondvpn.bond.delivery import DATAGRAM_BYTES
 from bondvpn.bond.flight import REORDER_S, Piece
 from bondvpn.session.keypair import Keypair, ReceiveLane, SendLane
 from bondvpn.session.link import Link
@@ -74,8 +75,12 @@ class Reporter:
         return self._link
 
     def _behind(self, link: Link) -> float:
-        """Twice how old the peer's knowledge would get: a round trip, and twice what reports are apart."""
-        return link.srtt_s + 2 * self._spacing_of(link)
+        """Twice how old the peer's knowledge would get: a round trip, twice what reports are apart, and the
+        datagram that one may wait for (19 ms at 0.65 Mbit/s: with that line's reports 85 Mbit/s beside it
+        brought 0.85 of Σ, not 0.97; simulated)."""
+        known = link.capacity.known_rate
+        datagram_s = DATAGRAM_BYTES / known if known else 0.0
+        return link.srtt_s + 2 * self._spacing_of(link) + datagram_s
 
     def _spacing_of(self, link: Link) -> float:
         known = link.capacity.known_rate
@@ -136,9 +141,15 @@ class Learner:
 
     def __init__(self) -> None:
         self._scale = DelayScale()
+        self._by = -1  # the number of the link by which the last one came
 
     def receive(
-        self, sealed: bytes, lane_of: Callable[[int], SendLane | None], links: dict[int, Link], now: float
+        self,
+        sealed: bytes,
+        lane_of: Callable[[int], SendLane | None],
+        links: dict[int, Link],
+        by: int,
+        now: float,
     ) -> Learned | None:
         """What the message says; None if it is malformed or speaks of what was never sent."""
         reports = feedback.parse(sealed)
@@ -155,6 +166,10 @@ class Learner:
             if highest < 0:
                 return None  # before anything is taken out of a flight: who else would give it back?
             known.append((report, lane, link, highest))
+        if by != self._by:
+            self._by = by
+            for link in links.values():
+                link.capacity.reports_moved(now)
         came: list[Piece[Any]] = []
         lost: list[tuple[Link, Piece[Any]]] = []
         for report, lane, link, highest in known:
@@ -167,7 +182,7 @@ class Learner:
                 if old is not None and old is not lane and old.flight.oldest < outcome.sent_at - REORDER_S:
                     lost += [(link, piece) for piece in old.flight.drain()]
                 rtt_s = max(now - outcome.sent_at - report.held * TIME_UNIT_S, 0.0)
-                link.capacity.on_rtt(rtt_s, now)
+                link.capacity.on_rtt(rtt_s, now, outcome.sent_at)
             delay = self._delay_of(link, report.delay, rtt_s) if report.delay != feedback.NO_DELAY else None
             self._learn(link, lane, report, delay, outcome.came_count, outcome.lost_count, now)
             came_largest, lost_largest = outcome.came_largest, outcome.lost_largest

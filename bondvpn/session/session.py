@@ -255,7 +255,7 @@ class Session:
         if link is None:
             self._drops.count(Drop.SEALED)
         elif kind == wire.FEEDBACK:
-            self._on_feedback(sealed, now)
+            self._on_feedback(sealed, link.number, now)
         elif kind == wire.PROBE:
             probe = wire.parse_probe(sealed)
             if probe is not None and link.path is not None:
@@ -342,8 +342,8 @@ class Session:
         if report is not None:
             self._send(link, report, now)
 
-    def _on_feedback(self, sealed: bytes, now: float) -> None:
-        learned = self._learner.receive(sealed, self._lane_of, self.links, now)
+    def _on_feedback(self, sealed: bytes, by: int, now: float) -> None:
+        learned = self._learner.receive(sealed, self._lane_of, self.links, by, now)
         if learned is None:
             self._drops.count(Drop.SEALED)
             return

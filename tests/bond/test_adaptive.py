@@ -54,6 +54,7 @@ class Line:
         self.capacity.rate = self.rate
         self.capacity.window = self.window
         self.capacity.queue_s = self.queue_s
+        self.capacity._told_of_at = NOW
         if self.delay_s is not None:
             self.capacity._base_delay.add(self.delay_s, NOW)
         self.pacer = Pacer(None)
@@ -469,11 +470,10 @@ def test_a_queue_that_nobody_reports_on_is_forgotten_once_it_must_have_left() ->
     queue_s = stood.capacity.queue_s
     assert queue_s > 0.2
     scheduler = adaptive(near, stood)
-    now = NOW + 0.08 + queue_s
-    assert scheduler.next(now, 3_000, LIMIT) is None
+    assert scheduler.next(NOW + 0.9 * queue_s, 3_000, LIMIT) is None
     stood.in_flight = 1
-    assert scheduler.next(now + 0.1, 3_000, LIMIT) is None, "it is still there"
+    assert scheduler.next(NOW + 1.1 * queue_s, 3_000, LIMIT) is None, "it is still there"
     stood.in_flight = 0
-    choice = scheduler.next(now + 0.1 + 2 * ORDER_S, 3_000, LIMIT)
+    choice = scheduler.next(NOW + 1.1 * queue_s + 2 * ORDER_S, 3_000, LIMIT)
     assert choice is not None
     assert choice.line is stood

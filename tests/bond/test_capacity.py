@@ -9,6 +9,8 @@ from bondvpn.bond.capacity import WINDOW_MIN_BYTES, WINDOW_START_BYTES, Capacity
 from bondvpn.bond.delivery import DATAGRAM_BYTES
 from bondvpn.bond.demotion import LOSS_MAX
 
+NOW = 1000.0
+
 
 @pytest.mark.parametrize("delay_s", [0.005, 0.020, 0.060])
 @pytest.mark.parametrize("mbit", [2, 16, 50])
@@ -151,6 +153,48 @@ def test_a_sample_of_the_queue_weighs_by_its_age() -> None:
     seldom.on_report(100, 3.0, 0.0, 0, 0, 3.0)
     assert often.queue_s > 0.010
     assert seldom.queue_s == 0.0
+
+
+def filled(rate: float, queue_s: float, told_of_at: float) -> Capacity:
+    """In its steady phase, with round trips of 50 ms."""
+    capacity = Capacity()
+    capacity.phase = Phase.STEADY
+    capacity.on_rtt(0.050, told_of_at + 0.050, told_of_at)
+    capacity.rate, capacity.queue_s = rate, queue_s
+    return capacity
+
+
+@pytest.mark.parametrize(
+    ("in_flight", "since_s", "queue_s"),
+    [
+        (50_000, 0.050, 0.020),  # as much has left as the line carried
+        (90_000, 0.050, 0.060),
+        (20_000, 0.050, 0.0),
+        (0, 0.010, 0.010),
+        (0, 1.0, 0.0),
+        (90_000, 1.0, 0.060),  # nothing is heard of it: who knows whether it carries anything
+    ],
+)
+def test_the_queue_is_what_was_told_and_what_left_since_less_what_was_carried(
+    in_flight: int, since_s: float, queue_s: float
+) -> None:
+    capacity = filled(1e6, 0.020, NOW)
+    assert capacity.queue_now_s(in_flight, NOW + since_s) == pytest.approx(queue_s)
+    capacity.phase = Phase.STARTUP
+    assert capacity.queue_now_s(90_000, NOW + since_s) == 0.020, "its rate is not known"
+
+
+def test_round_trips_count_anew_when_reports_come_by_another_line() -> None:
+    capacity = filled(1e6, 0.0, NOW)
+    capacity.on_rtt(0.100, NOW + 0.1)
+    assert capacity.base_rtt_s == 0.050
+    capacity.reports_moved(NOW + 0.2)
+    capacity.on_rtt(0.090, NOW + 0.3)
+    assert capacity.base_rtt_s == 0.090
+    assert capacity.srtt_s < 0.090, "not for the first time"
+    capacity.phase = Phase.CONTENDED  # it would take others' queue for its own way
+    capacity.reports_moved(NOW + 0.4)
+    assert capacity.base_rtt_s == 0.090
 
 
 def test_long_report_intervals_count_for_more_than_short_ones() -> None:

@@ -97,6 +97,18 @@ def test_a_thin_link_carries_no_reports_however_quick_it_is() -> None:
     assert reporter.link([thin, thick]) is thick
 
 
+@pytest.mark.parametrize(("mbit", "chosen"), [(0.65, "thick"), (2.6, "thin")])
+def test_the_datagram_that_a_report_may_wait_for_counts(mbit: float, chosen: str) -> None:
+    """19 ms at 0.65 Mbit/s, 5 at 2.6."""
+    reporter = Reporter()
+    thin, thick = heard(0.030, START), heard(0.045, START)
+    reporter._frame_bytes = 0
+    links = {"thin": thin, "thick": thick}
+    for link, rate in ((thin, mbit), (thick, 85.0)):
+        link.capacity.phase, link.capacity.rate = Phase.STEADY, rate * 1e6 / 8
+    assert reporter.link([thin, thick]) is links[chosen]
+
+
 @pytest.mark.parametrize("behind_s", [0.9 * HEARD_S, 1.1 * HEARD_S])
 def test_reports_leave_a_link_that_is_not_heard_any_more(behind_s: float) -> None:
     reporter = Reporter()
@@ -261,9 +273,9 @@ class Sending:
         self.lane.flight.sent(self.lane.counter, count, FRAME, load, self.now)
         self.lane.counter += count
 
-    def take(self, *reports: LaneReport) -> Learned | None:
+    def take(self, *reports: LaneReport, by: int = 0) -> Learned | None:
         return self.learner.receive(
-            feedback.emit(list(reports)), self.keypair.sending, {0: self.link}, self.now
+            feedback.emit(list(reports)), self.keypair.sending, {0: self.link}, by, self.now
         )
 
 
@@ -416,9 +428,20 @@ def test_what_the_old_keys_have_under_way_is_lost_when_later_data_came() -> None
     lanes = {new.index: new, end.lane.index: end.lane}
     end.now += 0.02
     message = feedback.emit([report_of(9)._replace(lane=new.index)])
-    learned = end.learner.receive(message, lanes.get, {1: end.link}, end.now)
+    learned = end.learner.receive(message, lanes.get, {1: end.link}, 1, end.now)
     assert learned is not None
     assert [piece.load for _, piece in learned.lost] == ["old"]
+
+
+def test_reports_by_another_link_begin_new_round_trips() -> None:
+    end = Sending()
+    end.send(10, "")
+    assert end.take(report_of(4)) is not None
+    first = end.link.capacity.base_rtt_s
+    for by in (0, 1):
+        end.now += 0.5
+        assert end.take(report_of(5 + by), by=by) is not None
+        assert (end.link.capacity.base_rtt_s == first) is (by == 0)
 
 
 # -- hostile ----------------------------------------------------------------------------------------
@@ -470,4 +493,4 @@ def test_no_report_makes_anything_come_twice_or_figures_senseless(
         assert capacity.window > 0
     assert len(spoken_of) == len(set(spoken_of))
     assert end.link.in_flight == (total - len(spoken_of)) * FRAME
-    end.learner.receive(bytes((FEEDBACK,)) + junk, end.keypair.sending, {0: end.link}, end.now)
+    end.learner.receive(bytes((FEEDBACK,)) + junk, end.keypair.sending, {0: end.link}, 0, end.now)
