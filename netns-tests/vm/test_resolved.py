@@ -27,11 +27,14 @@ SERVER, NAME, ADDRESS = "172.21.1.1", "host.office.example", "10.9.8.7"
 SETTINGS = {"default_route": True, "dns": [SERVER], "dns_search": ["office.example"]}
 POLICY = Path("usr/share/dbus-1/system.d/org.freedesktop.resolve1.conf")
 USER = "systemd-resolve"
+NETWORKD_STATE = Path("/run/systemd/netif")
 
 
 @pytest.fixture
 def premises(premises_with: Callable[[int], Premises]) -> Premises:
     """With resolved at work in gw."""
+    # What a networkd that is gone left there names interfaces by number: resolved would leave ours to it.
+    shutil.rmtree(NETWORKD_STATE, ignore_errors=True)
     made = premises_with(1)
     made.join("gw", "eth1", "r1", "lan", "10.1.0.2/24", "10.1.0.1/24")
     made.provider(1, "10.1.0.0/24")
