@@ -78,8 +78,7 @@ HELD = 0.75  # of the window under way, and what the pacer holds back is what th
 # Times window / what a window takes with the present queue: room to catch up after a late wake-up. At 1.2 a
 # window leaves in bursts that a buffer of 6 ms cannot take (measured: 0.84 of Σ).
 PACE = 1.1
-PACE_STARTUP = 2.0
-PACE_STARTUP_RATE = 2.5  # times what was delivered: a shallow buffer takes no burst
+PACE_STARTUP = 4.0  # it must not hold back what doubles inside: cubic takes 16 ms for a queue (HyStart)
 DRAIN_AFTER_S = 4.0  # without a short queue: well before the base delay would be forgotten
 DRAIN = 0.6  # of what fills the line without any queue, for a round
 DRAIN_ROUNDS = 3  # until the queue is what it was: its own short one is no reason to grow
@@ -169,8 +168,7 @@ class Capacity:
         """Bytes a second that may leave."""
         at_once = self.window / max(self.srtt_s, 0.001)
         if self.phase is Phase.STARTUP:
-            known = max(self.rate, self._startup.rate)
-            return min(PACE_STARTUP * at_once, PACE_STARTUP_RATE * known, self.cap)
+            return min(PACE_STARTUP * at_once, self.cap)
         evenly = self.window / max(self._span(max(self.srtt_s - self.base_rtt_s, 0.0)), 0.001)
         # Reports that were seldom while little was sent must not slow down what begins now.
         return min(max(PACE * evenly, self.rate), PACE * at_once, self.cap)

@@ -350,7 +350,7 @@ def test_acks_wait_for_the_pace_and_share_a_datagram() -> None:
     sender = Sender(2)
     for link in sender.links:
         link.capacity.window = 1e6
-        link.capacity.rate = SLOW_BPS / 8
+        link.capacity.rate = link.capacity.cap = SLOW_BPS / 8
     sender.out._scheduler = scheduler = Adaptive()
     scheduler.set_lines(sender.links)
     sender.tap.frames.extend(super_frame(1, i * 60_000, 60_000, 1448) for i in range(3))

@@ -21,9 +21,12 @@ from bondvpn.session.link import Link
 from bondvpn.session.reports import (
     BETTER,
     HEARD_S,
+    HEARD_STEADY_S,
     LANES_TOLD,
     NEVER,
     SPACING_MAX_S,
+    STEADY_REPORTS,
+    STEADY_S,
     Learned,
     Learner,
     Reporter,
@@ -118,6 +121,23 @@ def test_reports_leave_a_link_that_is_not_heard_any_more(behind_s: float) -> Non
     assert reporter.link([quick, slow]) is (quick if behind_s < HEARD_S else slow)
     quick.last_received = slow.last_received
     assert reporter.link([quick, slow]) is quick
+
+
+@pytest.mark.parametrize(("apart_s", "waits_s"), [(STEADY_S / 2, HEARD_STEADY_S), (2 * STEADY_S, HEARD_S)])
+def test_reports_leave_a_link_the_sooner_the_more_steadily_it_was_heard(
+    apart_s: float, waits_s: float
+) -> None:
+    """Between the probes of a line that carries nothing else there are 75 ms."""
+    reporter = Reporter()
+    quick, slow = heard(0.010, START), heard(0.100, START)
+    for _ in range(STEADY_REPORTS + 2):  # by which it is chosen and first heard
+        quick.last_received += apart_s
+        slow.last_received += apart_s
+        assert reporter.link([quick, slow]) is quick
+    slow.last_received += 0.9 * waits_s
+    assert reporter.link([quick, slow]) is quick
+    slow.last_received += 0.2 * waits_s
+    assert reporter.link([quick, slow]) is slow
 
 
 # -- when -------------------------------------------------------------------------------------------
