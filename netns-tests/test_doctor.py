@@ -65,6 +65,8 @@ def mend(bond: Any, report: dict[str, Any]) -> None:
 
 
 def test_lines_of_a_client_that_does_not_run(bond: Any) -> None:
+    # The kernel tells of a carrier once a second at the most.
+    eventually(lambda: "NO-CARRIER" not in ip(bond.lab, "gw", "link", "show"), 5, "the lines have a carrier")
     code, report = doctor(bond)
     assert code == 1
     assert [(key, one["mend"]) for key, one in wrong(report).items()] == [

@@ -207,7 +207,8 @@ class Tunnel:
         while (waited := time.monotonic() - started) < wait_s:
             if any(process.poll() is not None for process in self.ends.values()):
                 break
-            if ping(self._lab, peer_address(number), count=1, timeout_s=0.25):
+            # Ever longer: the line may be.
+            if ping(self._lab, peer_address(number), count=1, timeout_s=0.25 + waited / 4):
                 return time.monotonic() - started
             time.sleep(0.02)
         raise SystemFault(

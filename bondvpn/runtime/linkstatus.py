@@ -63,13 +63,14 @@ def link_status(link: Link, rates: Rates, session: Session | None, now: float) -
 def _learned(link: Link, now: float) -> dict[str, Any]:
     """What reports have taught of a link in its sending direction."""
     capacity = link.capacity
+    in_flight = link.in_flight if link.active else 0
     return {
         "phase": capacity.phase.value,
         "learned_bps": round(capacity.known_rate * 8) or None,
         "window_bytes": round(capacity.window),
-        "in_flight_bytes": link.in_flight if link.active else 0,
+        "in_flight_bytes": in_flight,
         "base_rtt_ms": round(capacity.base_rtt_s * 1e3, 1),
-        "queue_ms": round(capacity.queue_now_s(link.in_flight, now) * 1e3, 1),
+        "queue_ms": round(capacity.queue_now_s(in_flight, now) * 1e3, 1),
         "jitter_ms": round(capacity.jitter_s * 1e3, 1),
         "tx_lost": link.lost_datagrams,
         "resent": link.resent_chunks,
