@@ -13,6 +13,7 @@ REPORT_SHARE = 0.02  # of the line that carries the reports
 SPOKEN_FOR_REPORTS = 4  # reports that speak for each counter
 SPOKEN_FOR_MIN = 64
 PROBE_REPORTED_S = 1.0  # after the last data
+DELAY_KEEP_S = 0.5  # of what nobody asked about for so long (probes of an idle line) the last is told
 
 _MASK = 0xFFFF
 
@@ -20,7 +21,7 @@ _MASK = 0xFFFF
 class Arrivals:
     """One receive lane. Times: seconds of our clock; send times and delays: TIME_UNIT_S modulo 2^16."""
 
-    __slots__ = ("_data_at", "_delay", "_next", "_tops", "at", "frame_bytes", "gap", "news")
+    __slots__ = ("_data_at", "_delay", "_delay_at", "_next", "_tops", "at", "frame_bytes", "gap", "news")
 
     def __init__(self) -> None:
         self.frame_bytes = 0
@@ -33,6 +34,7 @@ class Arrivals:
         """Whether one came that left a gap behind it."""
         self._data_at = -inf
         self._delay: int | None = None  # smallest since the last report
+        self._delay_at = -inf  # when that came
         self._next = 0
         self._tops = [-1] * SPOKEN_FOR_REPORTS  # highest counters of the last reports
 
@@ -63,8 +65,8 @@ class Arrivals:
 
     def _note_delay(self, sent: int, now: float) -> None:
         delay = time_of(now) - sent & _MASK
-        if self._delay is None or nearest(delay - self._delay, 16) < 0:
-            self._delay = delay
+        if self._delay is None or now - self._delay_at > DELAY_KEEP_S or nearest(delay - self._delay, 16) < 0:
+            self._delay, self._delay_at = delay, now
 
     def take(self, highest: int) -> tuple[int | None, int]:
         """(smallest delay since the last report, counters to speak for); begins anew."""

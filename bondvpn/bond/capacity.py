@@ -50,6 +50,7 @@ RATE_KEEP_S = 0.300
 RATE_KEEP_ROUNDS = 3
 MEAN_RATE_S = 0.200  # for the scheduler: mean over so long
 QUEUE_MEAN_S = 0.040  # a sample weighs by its age: an idle line's come seconds apart
+IDLE_S = 1.0  # without a report on the line
 REPORT_WEIGHT_MAX = 1 / 8  # nothing came meanwhile, perhaps because nothing was sent
 REPORT_MEAN_S = 0.200  # an interval weighs by its length: the long ones are what the window must cover
 # A probe beside a transfer has 2 ms less at 3 ms than at 4, and two or three lines the same sum; at 2.5 ms 50
@@ -67,6 +68,7 @@ GROW, EASE, SHRINK = 1.03, 0.98, 0.95
 CORRECTION_MIN, CORRECTION_MAX = 0.6, 8.0
 STEP_MAX = 1.3
 STARTUP_TOLD = 3  # reports of a queue
+OTHERS_S, OTHERS_TRIPS = 1.0, 4  # a queue that was there before us and stays is found in STEADY
 YOUNG_S = 1.0  # after STARTUP: a bbr that began then has found its rate, and what it sent too much has left
 AIM_LOWERED, AIM_RAISED = 0.7, 1.002  # by a lossy sample, by a round
 # Below 1 the window would be less than what brings R, and both would shrink each other.
@@ -129,7 +131,8 @@ class Capacity:
         self._queues: deque[tuple[float, float]] = deque()  # (when, queue delay)
         self._last_delay: float | None = None
         self._blind = 0  # rounds in which the queue is short because it was drained
-        self._short_at = inf  # when the queue was last seen short
+        self._short_at = -inf  # when the queue was last seen short
+        self._pressed_at = -inf  # when STARTUP began to use the line
         self._startup = Startup()
         self._round_came = self._round_lost = 0
         self._sharing = Sharing()
@@ -209,6 +212,12 @@ class Capacity:
         # Whether a line of which nothing is heard carries anything is not known either.
         return max(0.0, self.queue_s + in_flight / self.rate - min(since, self.srtt_s + self.report_s))
 
+    def idle_queue(self, queue_s: float, now: float) -> None:
+        """A probe's round trip says so. Of a line on which nothing is reported that is all there is to know:
+        what begins now must not wait behind what others have put there."""
+        if now - self._reported_at > IDLE_S:
+            self.queue_s, self._told_of_at = queue_s, now
+
     def resume(self, now: float) -> None:
         """The line carries again after a silence: half of what it did, until reports say more. What they said
         while it was silent, late as they were, is forgotten."""
@@ -258,7 +267,7 @@ class Capacity:
         self._round_came += came
         self._round_lost += lost
         self._note_loss(came, lost, now)
-        if self.phase is Phase.STARTUP and self._filled(now):
+        if self.phase is Phase.STARTUP and self._filled(now) and self._ours(now):
             self._settle(self._largest_with_this(now), now)
         if now - self._round_at >= max(self.base_rtt_s, ROUND_MIN_S):
             self._round(now)
@@ -279,6 +288,9 @@ class Capacity:
             base.restart(min(value, base.value), now)
 
     def _note_delay(self, delay_s: float, now: float) -> None:
+        silent = now - self._queued_at
+        if silent > BASE_KEEP_S / 2:  # it may be a queue of others
+            self._base_delay.restart(min(delay_s, self._base_delay.value), now)
         self._note_base(self._base_delay, delay_s, now)
         queue = max(0.0, delay_s - self._base_delay.value - self._datagram_s)
         self.queue_s += (queue - self.queue_s) * min(1.0, (now - self._queued_at) / QUEUE_MEAN_S)
@@ -286,7 +298,7 @@ class Capacity:
         if self._last_delay is not None:
             self.jitter_s += (abs(delay_s - self._last_delay) - self.jitter_s) / 32
         self._last_delay = delay_s
-        if queue < QUEUE_AIM_MIN_S:
+        if queue < QUEUE_AIM_MIN_S and silent < IDLE_S:
             self._short_at = now
         self._queues.append((now, queue))
         while self._queues[0][0] < now - QUEUE_HISTORY_S:
@@ -376,7 +388,7 @@ class Capacity:
     def _begin(self, queue: float, largest: float, now: float) -> None:
         """A round of STARTUP."""
         aim = self.queue_aim_s
-        full = queue >= QUEUE_HIGH * aim
+        full = queue >= QUEUE_HIGH * aim and self._ours(now)
         much_lost = lossy(self._round_came, self._round_lost)
         ends = full or much_lost
         if not (self._limited or ends or self._startup.used(self.window, largest, self.base_rtt_s)):
@@ -388,13 +400,25 @@ class Capacity:
         elif queue < aim:
             self.window = self._startup.widened(self.window, largest, self.base_rtt_s + self.report_s)
 
+    def _ours(self, now: float) -> bool:
+        """Whether a queue in STARTUP is our own doing: it was short since we began to use the line, and has
+        become long. One that was there before says nothing of what the line carries, unless it stays."""
+        trip = self.base_rtt_s + self.report_s
+        limited = now - self._limited_at < 2 * trip
+        if not limited and not Startup.used(WINDOW_START_BYTES, self._delivered, self.base_rtt_s):
+            self._pressed_at = now
+            return False
+        lasts = now - self._pressed_at > OTHERS_S + OTHERS_TRIPS * trip
+        return lasts or self._short_at > self._pressed_at - trip
+
     def _settle(self, largest: float, now: float) -> None:
         """STARTUP is over."""
         self.phase = Phase.STEADY
+        self._short_at = now
         self._sharing.begins(now)
         rate = largest or self.rate
         self._settled_at = now + self.base_rtt_s + self.report_s + self.window / rate
-        self.window = self._target(rate)
+        self.window = max(self._target(rate), WINDOW_START_BYTES)
 
     def _steady(self, queue: float, largest: float, now: float) -> None:
         if not largest:

@@ -1,29 +1,101 @@
 """One-way delays, known modulo 2^16 units of TIME_UNIT_S between clocks that were never compared.
 
 All lanes of a direction share that scale. Modems queue more than half of those 1.05 s, so a delay is the one
-that lies next above its line's base, or a little below it; taken for less, it would be the base for seconds.
-The first one of a line lies near another line's base.
+that lies next above its line's anchor, or a little below it: what it is without a queue. (The smallest of
+the last seconds may have one: somebody else fills the line.) The anchor follows the clocks as they drift, and
+falls with the shortest round trip. The first one of a line lies near another line's.
+
+A queue that grows beyond what can be told so is followed from one delay to the next: those come much sooner
+than it can change by half of 2^16 units (but not from the first out of silence, which may be an old one). And
+out of silence it is not told at all while round trips say that it is so long. Taken for less than it is, a
+delay would be the base for seconds.
 """
+
+from typing import Protocol
 
 from bondvpn.wire.sealed import TIME_UNIT_S, above, nearest
 
-BELOW = round(0.25 / TIME_UNIT_S)  # a line's base: by how much a route gets shorter at once, at the most
+BELOW = round(0.25 / TIME_UNIT_S)  # the anchor: by how much a route gets shorter at once, at the most
+DRIFT = 200e-6  # of the time: what two clocks drift apart, at the most
+STEP = round(0.02 / TIME_UNIT_S)  # below the anchor at once; more is a queue of more than 16 bits
+QUEUED_MAX_S = 0.7  # told by a delay of 16 bits: less than 2^16 units and BELOW
+ANCHOR_QUEUED_S = 0.02  # in a round trip that counts as one without a queue
+LATELY_S = 0.25  # the next delay is told before the queue can be another by half of 2^16 units
+# A queue that is lost as a whole (a modem starts anew) can mislead what follows it from delay to delay. No
+# transfer of ours keeps one of 0.8 s for so long.
+FOLLOWED_MAX_S = 3.0
+
+
+class RoundTrips(Protocol):
+    """Of one line, by its probes, in seconds."""
+
+    last_s: float
+    min_s: float
+
+
+class Anchor:
+    """Of one line; delays in units."""
+
+    __slots__ = ("at", "last", "min_rtt_s", "risen", "steady", "told", "value")
+
+    def __init__(self, value: int, min_rtt_s: float, now: float) -> None:
+        self.value = float(value)
+        self.last = value
+        self.at = now  # when `last` came
+        self.steady = False  # whether it came soon after the one before
+        self.told = now  # when the last one came that the anchor alone can tell
+        self.risen = now  # when it was last let rise with the clocks
+        self.min_rtt_s = min_rtt_s
+
+    def fall(self, min_rtt_s: float) -> None:
+        """The shortest round trip may be shorter than it was: there was a queue."""
+        if min_rtt_s < self.min_rtt_s:
+            self.value -= (self.min_rtt_s - min_rtt_s) / TIME_UNIT_S
+            self.min_rtt_s = min_rtt_s
+
+    def follow(self, placed: int, now: float) -> None:
+        """A delay without a queue: the smallest, but for what the clocks drift."""
+        self.value += min(DRIFT * (now - self.risen) / TIME_UNIT_S, max(placed - self.value, 0.0))
+        self.risen = now
+        if self.value - STEP < placed < self.value:
+            self.value = placed
 
 
 class DelayScale:
-    """Of one direction of a session."""
+    """Of one direction of a session; lines by number."""
 
-    __slots__ = ("_near",)
+    __slots__ = ("_anchors", "_near")
 
     def __init__(self) -> None:
-        self._near: int | None = None  # the base of some line
+        self._anchors: dict[int, Anchor] = {}
+        self._near: int | None = None  # the anchor of some line
 
-    def place(self, told: int, base: float | None) -> int:
-        """`told` on the scale, in units; `base`: the smallest of its line, None: it is the first one."""
-        if base is not None:
-            self._near = round(base)
-            return above(told, self._near - BELOW, 16)
-        if self._near is None:
-            self._near = told & 0xFFFF
-        self._near += nearest(told - self._near, 16)
-        return self._near
+    def place(
+        self, told: int, line: int, rtt: RoundTrips, now: float, queued_s: float | None = None
+    ) -> int | None:
+        """`told` on the scale, in units; None where it may be more than one.
+
+        `queued_s`: by how much this datagram's round trip exceeded the line's shortest, at the most
+        QUEUED_MAX_S; None: that is not known.
+        """
+        anchor = self._anchors.get(line)
+        if anchor is None:
+            near = told & 0xFFFF if self._near is None else self._near
+            anchor = self._anchors[line] = Anchor(near + nearest(told - near, 16), rtt.min_s, now)
+        anchor.fall(rtt.min_s)
+        placed = above(told, int(anchor.value) - BELOW, 16)
+        lately = now - anchor.at < LATELY_S
+        if queued_s is None:
+            queued_s = rtt.last_s - rtt.min_s
+            if lately and anchor.steady and now - anchor.told < FOLLOWED_MAX_S:
+                followed = anchor.last + nearest(told - anchor.last, 16)
+                if followed > placed:
+                    anchor.last, anchor.at = followed, now
+                    return followed
+            elif not lately and queued_s > QUEUED_MAX_S:
+                return None
+        anchor.last, anchor.at, anchor.told, anchor.steady = placed, now, now, lately
+        if queued_s < ANCHOR_QUEUED_S:
+            anchor.follow(placed, now)
+        self._near = int(anchor.value)
+        return placed

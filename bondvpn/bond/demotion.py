@@ -12,6 +12,7 @@ from bondvpn.bond.capacity import Capacity
 LOSS_MAX = 0.15  # of what it carries, over LOSS_SAMPLE datagrams (bond.capacity)
 WORTH = 0.25  # of what the others bring: a line that brings so much is kept, whatever it loses
 BEHIND_MAX_S = 0.5  # the others' queue and the receiver's hold reach no further
+BACK_MAX_S = 0.35  # a line demoted for that is used again
 RETRY_S = 10.0
 RETRY_MAX_S = 160.0
 CLEAN_S = 60.0  # without fault: what was is forgotten
@@ -20,18 +21,22 @@ CLEAN_S = 60.0  # without fault: what was is forgotten
 class Demotion:
     """Whether one line is used. Times: seconds of one monotonic clock."""
 
-    __slots__ = ("_retry_s", "_since", "demoted", "reason")
+    __slots__ = ("_late", "_retry_s", "_since", "demoted", "reason")
 
     def __init__(self) -> None:
         self.demoted = False
         self.reason = ""
         """Why, in words; empty while it is used."""
+        self._late = False  # whether its delay is why
         self._since = 0.0
         self._retry_s = RETRY_S
 
     def judge(self, line: Capacity, others: Sequence[Capacity], now: float) -> bool:
         """Compare the line with the other usable ones; True if whether it is used has changed."""
         if self.demoted:
+            if self._late and _behind_s(line, others) <= BACK_MAX_S:
+                self._try(line, now)  # what others had queued there is gone
+                return True
             if others and now - self._since < self._retry_s:
                 return False
             self._retry_s = min(self._retry_s * 2, RETRY_MAX_S)
@@ -39,7 +44,11 @@ class Demotion:
             return True
         if now - self._since > CLEAN_S:
             self._retry_s = RETRY_S
-        why = self._fault(line, others)
+        why = _lossy(line, others)
+        behind = _behind_s(line, others)
+        self._late = not why and behind > BEHIND_MAX_S
+        if self._late:
+            why = f"would hold the others back {behind * 1e3:.0f} ms"
         if not why:
             return False
         self.demoted, self.reason, self._since = True, f"demoted: {why}", now
@@ -54,15 +63,16 @@ class Demotion:
         self.demoted, self.reason, self._since = False, "", now
         line.resume(now)
 
-    @staticmethod
-    def _fault(line: Capacity, others: Sequence[Capacity]) -> str:
-        if not others:
-            return ""
-        brings = line.rate * (1 - line.loss)
-        if line.loss > LOSS_MAX and brings < WORTH * sum(other.rate for other in others):
-            return f"{line.loss:.0%} loss"
-        delays = [delay for other in others if (delay := other.base_delay_s) is not None]
-        own = line.base_delay_s
-        if own is None or not delays or own - min(delays) <= BEHIND_MAX_S:
-            return ""
-        return f"would hold the others back {(own - min(delays)) * 1e3:.0f} ms"
+
+def _lossy(line: Capacity, others: Sequence[Capacity]) -> str:
+    brings = line.rate * (1 - line.loss)
+    if others and line.loss > LOSS_MAX and brings < WORTH * sum(other.rate for other in others):
+        return f"{line.loss:.0%} loss"
+    return ""
+
+
+def _behind_s(line: Capacity, others: Sequence[Capacity]) -> float:
+    """By how much its delay exceeds the quickest of the others'; 0 while one is not known."""
+    delays = [delay for other in others if (delay := other.base_delay_s) is not None]
+    own = line.base_delay_s
+    return own - min(delays) if own is not None and delays else 0.0

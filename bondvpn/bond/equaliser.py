@@ -11,9 +11,7 @@ Delays are arrival minus the sender's clock (bond.delayscale); what was enqueued
 fastest line's base.
 """
 
-from math import inf
-
-from bondvpn.bond.delayscale import DelayScale
+from bondvpn.bond.delayscale import DelayScale, RoundTrips
 from bondvpn.bond.windowed import WindowedMin
 from bondvpn.wire.sealed import TIME_UNIT_S, above, time_of
 
@@ -44,24 +42,26 @@ class Equaliser:
         self.spread_s = 0.0
         """Between the fastest and the slowest line in use."""
 
-    def note(self, link: int, sent: int, now: float) -> None:
-        """A datagram that left at `sent` (the sender's clock) came by the link."""
+    def note(self, link: int, sent: int, rtt: RoundTrips, now: float) -> None:
+        """A datagram that left at `sent` (the sender's clock) came by the link, of those round trips."""
         delay = time_of(now) - sent
         base = self._bases.get(link)
         if base is None:
             base = self._bases[link] = WindowedMin(BASE_KEEP_S)
-        base.add(self._scale.place(delay, base.value if base.value < inf else None), now)
+        placed = self._scale.place(delay, link, rtt, now)
+        if placed is not None:
+            base.add(placed, now)
         self._last[link] = now
         if now - self._looked > LOOK_S:
             self._look(now)
 
-    def probed(self, link: int, sent: int, now: float, *, carries: bool) -> None:
+    def probed(self, link: int, sent: int, rtt: RoundTrips, now: float, *, carries: bool) -> None:
         """A probe came by the link, which says whether bulk is spread over it."""
         if carries:
             self._carrying.add(link)
         else:
             self._carrying.discard(link)
-        self.note(link, sent, now)
+        self.note(link, sent, rtt, now)
 
     def _look(self, now: float) -> None:
         self._looked = now

@@ -79,12 +79,13 @@ RTT_INITIAL_S = 1.0  # RFC 6298, 2.1: until the first answer
 class RttEstimator:
     """Smoothed round-trip time and its variation (RFC 6298, 2), and the smallest seen."""
 
-    __slots__ = ("min_s", "srtt_s", "var_s")
+    __slots__ = ("last_s", "min_s", "srtt_s", "var_s")
 
     def __init__(self) -> None:
-        self.srtt_s = self.var_s = self.min_s = 0.0
+        self.srtt_s = self.var_s = self.min_s = self.last_s = 0.0
 
     def add(self, rtt_s: float) -> None:
+        self.last_s = rtt_s
         if self.srtt_s == 0.0:
             self.srtt_s, self.var_s, self.min_s = rtt_s, rtt_s / 2, rtt_s
             return

@@ -48,6 +48,11 @@ class OutStream:
         self._told += 1
         return told
 
+    def forget_head(self) -> None:
+        """What waits begins anew: the kept head may be one that was given up seconds ago, and what is told by
+        it would be a second loss to TCP, after it has recovered from the first."""
+        self._told = 0
+
     def take(self, skip: int, most: int) -> Extent:
         """At most `most` neighbouring chunks and one send call's, the first of them `skip` bytes into the
         queue (or the last one of it)."""

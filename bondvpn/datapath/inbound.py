@@ -251,8 +251,10 @@ class Inbound:
         lane.arrivals.data(count, sent, self._at)
         session = lane.session
         link = session.links.get(lane.number)
-        session.equaliser.note(lane.number, sent, self._at)
-        session.reporter.noted(lane, link.srtt_s if link is not None else 0.0, now, bulk=bulk)
+        if link is None:
+            return
+        session.equaliser.note(lane.number, sent, link.liveness.rtt, self._at)
+        session.reporter.noted(lane, link.srtt_s, now, bulk=bulk)
 
     def _deliver(
         self,

@@ -94,6 +94,7 @@ class Packer:
         bulk = stream.number != EXPRESS
         if bulk and not stream.queue:
             self.turns.append(stream)
+            stream.forget_head()
         elif bulk and self.sparing and TOLD_MIN_BYTES <= record <= TOLD_MAX_BYTES:
             self._pack_told(stream, record)
             return

@@ -109,20 +109,35 @@ class ChunkSlab:
     free list). A slot is in use until the peer has its chunk, or nobody hopes so any more.
     """
 
-    def __init__(self, slots: int, capacity: int) -> None:
+    def __init__(self, slots: int, most: int, capacity: int) -> None:
+        """`slots` to begin with; `grow` doubles them, up to `most`."""
         memory = np.zeros(
-            slots * SEALED_MAX_BYTES, np.uint8
+            most * SEALED_MAX_BYTES, np.uint8
         )  # unlike a bytearray's, pages not used cost nothing
+        self._memory = memory.data
+        self._most = most
         self.slots = slots
-        self.rows = split(memory.data, SEALED_MAX_BYTES, slots)
-        self.starts = column(memory, ">u8", KIND_OFFSET, SEALED_MAX_BYTES, slots)  # up to the time
-        self.times = column(memory, ">u2", TIME_OFFSET, SEALED_MAX_BYTES, slots)
-        self.offsets = column(memory, ">u2", RECORD_OFFSET, SEALED_MAX_BYTES, slots)
-        self.enqueueds = column(memory, ">u2", ENQUEUED_OFFSET, SEALED_MAX_BYTES, slots)
-        self._free = bytes(slots)
-        self._taken = b"\1" * slots
+        self.rows = split(self._memory, SEALED_MAX_BYTES, slots)
+        self.starts = column(memory, ">u8", KIND_OFFSET, SEALED_MAX_BYTES, most)  # up to the time
+        self.times = column(memory, ">u2", TIME_OFFSET, SEALED_MAX_BYTES, most)
+        self.offsets = column(memory, ">u2", RECORD_OFFSET, SEALED_MAX_BYTES, most)
+        self.enqueueds = column(memory, ">u2", ENQUEUED_OFFSET, SEALED_MAX_BYTES, most)
+        self._free = bytes(most)
+        self._taken = b"\1" * most
         self.clear()
         self.set_capacity(capacity)
+
+    def grow(self) -> bool:
+        """Twice as many slots, for what is under way on fast and long lines; False if there may be no more.
+        The views of a slot take a third of what it holds, so they are made when they are needed."""
+        grown = min(2 * self.slots, self._most) - self.slots
+        if not grown:
+            return False
+        self.rows += split(self._memory[self.slots * SEALED_MAX_BYTES :], SEALED_MAX_BYTES, grown)
+        self._state += bytes(grown)
+        self.slots += grown
+        self.set_capacity(self.capacity)
+        return True
 
     def clear(self, kept: Iterable[Extent] = ()) -> None:
         """Every slot is free, but for what is kept."""

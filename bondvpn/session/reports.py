@@ -7,6 +7,7 @@ feeds the link's `Capacity`.
 """
 
 from collections.abc import Callable, Iterable
+from math import inf
 from typing import Any, NamedTuple
 
 from bondvpn.bond.arrivals import (
@@ -17,7 +18,7 @@ from bondvpn.bond.arrivals import (
     REPORT_SHARE,
     REPORT_SPARSE_S,
 )
-from bondvpn.bond.delayscale import DelayScale
+from bondvpn.bond.delayscale import QUEUED_MAX_S, DelayScale
 from bondvpn.bond.delivery import DATAGRAM_BYTES
 from bondvpn.bond.flight import REORDER_S, Piece
 from bondvpn.session.keypair import Keypair, ReceiveLane, SendLane
@@ -27,14 +28,12 @@ from bondvpn.wire.feedback import LaneReport
 from bondvpn.wire.sealed import TIME_UNIT_S, nearest
 from bondvpn.wire.transport import ETHERNET_LEN, OVERHEAD, split_index
 
-NEVER = float("inf")
 CLOCK_STEP = round(1 / TIME_UNIT_S)  # one that goes back so far is another clock, not an older report
 HEARD_S = 0.12  # behind the line heard last: two busy probes lost or late
 # The same of a line that was heard at least each STEADY_S for so many reports. The sender waits: when
 # one of two lines was cut a flow stood still for 320 to 510 ms in 4 runs of 10, and since then in none of 8.
 HEARD_STEADY_S, STEADY_S, STEADY_REPORTS = 0.05, 0.025, 8
 BETTER = 0.7  # of the present line's round trip, for reports to change to another
-QUEUED_MAX_S = 0.7  # told by a delay of 16 bits: less than 2^16 units and BELOW (bond.delayscale)
 LANES_TOLD = 4  # each REPORT_S; more take longer in proportion: one costs both ends 30 µs
 SPACING_MAX_S = 0.1  # on the thinnest line too: without reports nobody knows what it carries
 REPORT_FRAME_BYTES = 120  # on two lanes, before there was one
@@ -45,9 +44,9 @@ class Reporter:
     """When to report what came by the lanes of a session, by which link, and the report."""
 
     def __init__(self) -> None:
-        self.due = NEVER
+        self.due = inf
         """When the next report should leave."""
-        self._last = -NEVER
+        self._last = -inf
         self._told = 0  # lanes of which the last one told
         self._spacing = 0.0  # that the line which carries the reports asks for
         self._frame_bytes = REPORT_FRAME_BYTES  # of the last one
@@ -102,7 +101,7 @@ class Reporter:
 
     def emit(self, keypairs: Iterable[Keypair], link: Link, now: float) -> bytes | None:
         """The FEEDBACK message to send by `link` now; None if there is no news."""
-        self.due = NEVER
+        self.due = inf
         self._last = now
         reports = []
         size = 1
@@ -197,7 +196,9 @@ class Learner:
                     lost += [(link, piece) for piece in old.flight.drain()]
                 rtt_s = max(now - outcome.sent_at - report.held * TIME_UNIT_S, 0.0)
                 link.capacity.on_rtt(rtt_s, now, outcome.sent_at)
-            delay = self._delay_of(link, report.delay, rtt_s) if report.delay != feedback.NO_DELAY else None
+            delay = None
+            if report.delay != feedback.NO_DELAY:
+                delay = self._delay_of(link, report.delay, rtt_s, now)
             self._learn(link, lane, report, delay, outcome.came_count, outcome.lost_count, now)
             came_largest, lost_largest = outcome.came_largest, outcome.lost_largest
             link.path_mtu.reported(came_largest - ETHERNET_LEN, lost_largest - ETHERNET_LEN, now)
@@ -230,13 +231,15 @@ class Learner:
             link.reported_at += max(passed, 0)
         link.capacity.on_report(link.reported_bytes, link.reported_at * TIME_UNIT_S, delay, came, lost, now)
 
-    def _delay_of(self, link: Link, told: int, rtt_s: float | None) -> float:
+    def _delay_of(self, link: Link, told: int, rtt_s: float | None, now: float) -> float | None:
         """A one-way delay in seconds. Where the round trip says that it may be more than 16 bits hold, that
-        is what counts."""
-        base = link.capacity.base_delay_s
-        if base is None:
-            return self._scale.place(told, None) * TIME_UNIT_S
-        queued = rtt_s - link.capacity.base_rtt_s if rtt_s is not None else 0.0
-        if queued > QUEUED_MAX_S:
-            return base + queued
-        return self._scale.place(told, base / TIME_UNIT_S) * TIME_UNIT_S
+        is what counts; a probe's delay comes without one."""
+        capacity, rtt = link.capacity, link.liveness.rtt
+        base = capacity.base_delay_s
+        queued = None
+        if rtt_s is not None:
+            queued = rtt_s - (rtt.min_s or capacity.base_rtt_s)
+            if queued > QUEUED_MAX_S and base is not None:
+                return base + max(rtt_s - capacity.base_rtt_s, 0.0)
+        delay = self._scale.place(told, link.number, rtt, now, queued)
+        return None if delay is None else delay * TIME_UNIT_S

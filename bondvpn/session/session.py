@@ -261,7 +261,9 @@ class Session:
             if probe is not None and link.path is not None:
                 arrived = lane.arrivals.at
                 lane.arrivals.probe(probe.time, arrived)
-                self.equaliser.probed(link.number, probe.time, arrived, carries=bool(probe.carries))
+                self.equaliser.probed(
+                    link.number, probe.time, link.liveness.rtt, arrived, carries=bool(probe.carries)
+                )
                 if lane.arrivals.news:
                     self.reporter.noted(lane, link.srtt_s, now, bulk=False)
                 self._send(link, wire.emit_probe_reply(probe), now)
@@ -326,6 +328,7 @@ class Session:
         elif link.liveness.answered(probe.id, now):
             if link.capacity.phase is Phase.STARTUP:
                 link.capacity.on_rtt(link.srtt_s, now)
+            link.capacity.idle_queue(link.queued_s, now)
             self._judge(link, now)
 
     # -- reports --------------------------------------------------------------------------------

@@ -53,6 +53,17 @@ def test_the_smallest_delay_since_the_last_report_is_told_once() -> None:
     assert delay * TIME_UNIT_S == pytest.approx(0.040, abs=2 * TIME_UNIT_S)
 
 
+def test_of_what_nobody_asked_about_the_last_is_told() -> None:
+    """Probes of an idle line: the smallest of a minute says nothing of what its queue is now."""
+    arrivals = Arrivals()
+    for step, delay_s in enumerate((0.020, 0.820, 0.420)):
+        sent = NOW + step
+        arrivals.probe(units(sent), sent + delay_s)
+    delay, _ = arrivals.take(2)
+    assert delay is not None
+    assert delay * TIME_UNIT_S == pytest.approx(0.420, abs=2 * TIME_UNIT_S)
+
+
 def test_the_smallest_delay_is_found_over_the_wrap() -> None:
     """The clocks of the two ends were never compared: delays lie anywhere."""
     arrivals = Arrivals()

@@ -284,3 +284,53 @@ def test_a_slow_start_widens_what_is_used_by_a_quarter(share: float, grows: bool
         line.on_report(int(came), now, 0.05, 1, 0, now)
     assert line.phase is Phase.STARTUP
     assert (line.window > WINDOW_START_BYTES) == grows
+
+
+def beside_a_standing_queue(share: float, seconds: float) -> Capacity:
+    """A new line in which others keep 0.2 s of queue, and of whose first window that share comes a trip."""
+    line, trip_s = Capacity(), 0.250
+    line.on_rtt(0.050, NOW - 8.0)
+    line.on_report(0, NOW - 8.0, 0.025, 0, 0, NOW - 8.0)
+    came, step_s = 0.0, 0.025
+    for step in range(1, round(seconds / step_s)):
+        now = NOW + step * step_s
+        came += share * WINDOW_START_BYTES * step_s / trip_s
+        line.on_rtt(trip_s, now)
+        line.on_report(int(came), now, 0.225, 1, 0, now)
+        if share == 1.0:
+            line.refused(now)
+    return line
+
+
+def test_what_others_have_queued_does_not_end_the_startup_of_an_idle_line() -> None:
+    """Over lines that a download beside the bond had filled, the next flow had 2 of 74 Mbit/s (kernel, 288
+    and 388 ms): what probes brought was taken for the lines' rate."""
+    line = beside_a_standing_queue(0.01, 20.0)
+    assert line.phase is Phase.STARTUP
+    assert line.window == WINDOW_START_BYTES
+
+
+def test_a_queue_that_stays_ends_it_once_the_line_is_wanted() -> None:
+    assert beside_a_standing_queue(1.0, 0.3).phase is Phase.STARTUP
+    line = beside_a_standing_queue(1.0, 4.0)
+    assert line.phase is not Phase.STARTUP
+    assert line.window >= WINDOW_MIN_BYTES
+
+
+def test_of_an_idle_line_the_probes_say_how_long_its_queue_is() -> None:
+    line = filled(1e6, 0.0, NOW)
+    line.on_report(1000, NOW, 0.025, 1, 0, NOW)
+    line.idle_queue(0.8, NOW + 0.5)
+    assert line.queue_now_s(0, NOW + 0.5) == 0.0, "a report has just said more"
+    line.idle_queue(0.8, NOW + 3.0)
+    assert line.queue_now_s(0, NOW + 3.0) == pytest.approx(0.8)
+    assert line.queue_now_s(0, NOW + 3.5) == pytest.approx(0.3)
+
+
+def test_what_is_queued_after_a_silence_is_not_the_base() -> None:
+    line = filled(1e6, 0.0, NOW)
+    line.on_report(1000, NOW, 0.025, 1, 0, NOW)
+    for step in range(10):
+        now = NOW + 20.0 + step * 0.05
+        line.on_report(1000 + step, now, 0.625, 1, 0, now)
+    assert line.base_delay_s == 0.025

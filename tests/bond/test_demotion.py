@@ -3,7 +3,16 @@
 import pytest
 
 from bondvpn.bond.capacity import Capacity
-from bondvpn.bond.demotion import BEHIND_MAX_S, CLEAN_S, LOSS_MAX, RETRY_MAX_S, RETRY_S, WORTH, Demotion
+from bondvpn.bond.demotion import (
+    BACK_MAX_S,
+    BEHIND_MAX_S,
+    CLEAN_S,
+    LOSS_MAX,
+    RETRY_MAX_S,
+    RETRY_S,
+    WORTH,
+    Demotion,
+)
 
 NOW = 1000.0
 
@@ -121,3 +130,18 @@ def test_a_line_whose_fault_was_mended_is_tried_at_once() -> None:
     assert demotion.judge(bad, others, NOW)
     demotion.pardon(bad, NOW + 1)
     assert (demotion.demoted, demotion.reason) == (False, "")
+
+
+def test_one_that_was_late_is_used_again_once_it_is_not() -> None:
+    """Somebody else had filled it. No need to wait as for one that loses."""
+    demotion, late, others = Demotion(), line(0.0, 0.760), [line()]
+    assert demotion.judge(late, others, NOW)
+    assert not demotion.judge(late, others, NOW + 1.0)
+    late._base_delay.restart(0.010 + BACK_MAX_S + 0.01, NOW + 2.0)
+    assert not demotion.judge(late, others, NOW + 2.0), "to and fro"
+    late._base_delay.restart(0.200, NOW + 3.0)
+    assert demotion.judge(late, others, NOW + 3.0)
+    assert not demotion.demoted
+    bad = line(0.5)
+    assert demotion.judge(bad, others, NOW + 4.0)
+    assert not demotion.judge(bad, others, NOW + 5.0), "its delay was never why"

@@ -2,10 +2,23 @@
 
 import pytest
 
+from bondvpn.bond.delayscale import FOLLOWED_MAX_S
 from bondvpn.bond.equaliser import LINE_KEEP_S, MARGIN_S, SPREAD_MAX_S, SPREAD_MIN_S, Equaliser
+from bondvpn.bond.liveness import RttEstimator
 from bondvpn.wire.sealed import TIME_UNIT_S, time_of
 
 OFFSET_S = 987.654  # between the clocks
+
+
+def round_trips(*seconds: float) -> RttEstimator:
+    """Of a line's probes."""
+    rtt = RttEstimator()
+    for one in seconds:
+        rtt.add(one)
+    return rtt
+
+
+SHORT = round_trips(0.020)
 
 
 def heard(
@@ -16,7 +29,7 @@ def heard(
     now = start
     while now < start + seconds:
         for link, delay in delays.items():
-            equaliser.probed(link, time_of(now - delay + OFFSET_S), now, carries=link not in idle)
+            equaliser.probed(link, time_of(now - delay + OFFSET_S), SHORT, now, carries=link not in idle)
         now += 0.010
     return equaliser, now
 
@@ -43,14 +56,52 @@ def test_nor_is_what_waited_for_most_of_a_clocks_turn() -> None:
         assert equaliser.release(time_of(now - age + OFFSET_S), now) == now
 
 
-@pytest.mark.parametrize("queue_s", [0.3, 0.6, 0.75])
-def test_a_full_modem_is_not_taken_for_a_quick_line(queue_s: float) -> None:
+@pytest.mark.parametrize("queue_s", [0.3, 0.6, 0.9, 1.2, 1.7])
+def test_a_queue_that_grows_is_not_taken_for_a_quick_line(queue_s: float) -> None:
+    """Also where it is longer than the clock's turn: it grows from one datagram to the next."""
     equaliser, now = heard({0: 0.010, 1: 0.060})
-    for _ in range(20):
-        for link, delay in ((0, 0.010 + queue_s), (1, 0.060)):
-            equaliser.probed(link, time_of(now - delay + OFFSET_S), now, carries=True)
-        now += 0.010
+    steps = 40
+    for step in (*range(steps), *range(steps, -1, -1)):
+        for link, delay in ((0, 0.010 + queue_s * step / steps), (1, 0.060)):
+            equaliser.probed(link, time_of(now - delay + OFFSET_S), SHORT, now, carries=True)
+        now += 0.030
+        assert equaliser.spread_s == pytest.approx(0.050, abs=2 * TIME_UNIT_S)
+
+
+@pytest.mark.parametrize("queue_s", [0.75, 0.9, 1.1])
+def test_nor_is_one_that_somebody_else_has_put_there(queue_s: float) -> None:
+    """Out of silence only the round trip of a probe tells so long a queue from a shorter route."""
+    equaliser, now = heard({0: 0.010, 1: 0.060})
+    full = round_trips(0.020, 0.020 + queue_s)
+    for _ in range(4):
+        now += 1.0
+        for link, rtt, delay in ((0, full, 0.010 + queue_s), (1, SHORT, 0.060)):
+            equaliser.probed(link, time_of(now - delay + OFFSET_S), rtt, now, carries=True)
     assert equaliser.spread_s == pytest.approx(0.050, abs=2 * TIME_UNIT_S)
+
+
+def test_a_queue_that_is_lost_as_a_whole_misleads_for_seconds_only() -> None:
+    equaliser, now = heard({0: 0.010, 1: 0.060})
+    bases = equaliser._bases
+    end = now + FOLLOWED_MAX_S + 7.0
+    for queue_s in (0.2, 0.4, 0.6, 0.7):
+        equaliser.note(0, time_of(now - 0.010 - queue_s + OFFSET_S), SHORT, now)
+        now += 0.1
+    while now < end:
+        equaliser.note(0, time_of(now - 0.010 + OFFSET_S), SHORT, now)
+        equaliser.note(1, time_of(now - 0.060 + OFFSET_S), SHORT, now)
+        now += 0.050
+    assert bases[1].value - bases[0].value == pytest.approx(0.050 / TIME_UNIT_S, abs=2)
+
+
+def test_queues_that_come_and_go_leave_what_a_delay_is_measured_by() -> None:
+    """Else it walks up with them, a little each time, until the line itself lies below what can be told."""
+    equaliser, now = heard({0: 0.010, 1: 0.060})
+    for step in range(4000):
+        for link, delay in ((0, 0.010 + step % 16 * 0.015), (1, 0.060)):
+            equaliser.probed(link, time_of(now - delay + OFFSET_S), SHORT, now, carries=True)
+        now += 0.030
+        assert equaliser.spread_s == pytest.approx(0.050, abs=2 * TIME_UNIT_S)
 
 
 def test_clocks_may_drift_apart_for_days() -> None:
@@ -59,7 +110,7 @@ def test_clocks_may_drift_apart_for_days() -> None:
         now += 2.0
         for link, delay in ((0, 0.010), (1, 0.060)):
             drifted = OFFSET_S - turn * 0.0004
-            equaliser.probed(link, time_of(now - delay + drifted), now, carries=True)
+            equaliser.probed(link, time_of(now - delay + drifted), SHORT, now, carries=True)
         assert equaliser.spread_s == pytest.approx(0.050, abs=0.003)
 
 
@@ -85,6 +136,6 @@ def test_nor_for_a_line_of_which_nothing_is_heard() -> None:
     equaliser, now = heard({0: 0.010, 1: 0.060})
     end = now + LINE_KEEP_S + 0.1
     while now < end:
-        equaliser.note(0, time_of(now - 0.010 + OFFSET_S), now)
+        equaliser.note(0, time_of(now - 0.010 + OFFSET_S), SHORT, now)
         now += 0.1
     assert equaliser.spread_s == 0.0

@@ -64,7 +64,7 @@ def test_a_stream_whose_last_chunk_left_takes_no_more_into_it() -> None:
 
 
 def slab_with(count: int) -> tuple[ChunkSlab, Extent]:
-    slab = ChunkSlab(32, CAPACITY)
+    slab = ChunkSlab(32, 32, CAPACITY)
     assert slab.has_room(count)
     first = slab.next
     slab.take(count)

@@ -15,6 +15,7 @@ from bondvpn.datapath.outbound import (
     QUEUE_MIN_BYTES,
     READS_PER_WAKEUP,
     SLOTS,
+    SLOTS_MAX,
     SMALL_READS_PER_WAKEUP,
     TURN_CHUNKS,
 )
@@ -242,8 +243,8 @@ def test_with_no_slots_left_the_tap_is_not_read() -> None:
     sender = Sender()
     sender.out.queue_limit = 100_000_000
     blocked(sender)
-    sender.tap.frames.extend(datagram(flow, i, 1514) for i in range(300) for flow in range(BULK_STREAMS))
-    for _ in range(500):
+    sender.tap.frames.extend(datagram(flow, i, 1514) for i in range(900) for flow in range(BULK_STREAMS))
+    for _ in range(1500):
         sender.out.on_readable(sender.now)
     assert sender.out.full
     assert sender.drops.as_dict() == {}
@@ -254,14 +255,29 @@ def test_with_no_slots_left_the_tap_is_not_read() -> None:
     assert not sender.out.full
 
 
+def test_there_are_more_slots_once_more_is_under_way() -> None:
+    """Fast lines that are long: all of it can be sent again, also what lies in the new ones."""
+    sender, receiver = Sender(), Receiver()
+    frames = [super_frame(1, i * 60_000, 60_000, 1448) for i in range(SLOTS * 3 // 2 // 42)]
+    runs = sender.send(frames)
+    assert sender.out._slab.in_use > SLOTS
+    lane = sender.links[0].send_lane
+    sender.out.lost(sender.links[0], lane.flight.drain(), sender.now)
+    sender.out.dispatch(sender.now)
+    for run in sender.taken():
+        receiver.receive([one.data for one in run])
+    assert runs
+    assert receiver.tap.written == frames
+
+
 def test_slots_of_what_nobody_reported_are_used_again() -> None:
     """Without reports every chunk stays under way; the oldest are given up for what comes."""
     sender, receiver = Sender(), Receiver()
-    frames = [super_frame(1, i * 60_000, 60_000, 1448) for i in range(2 * SLOTS // 42)]
+    frames = [super_frame(1, i * 60_000, 60_000, 1448) for i in range(2 * SLOTS_MAX // 42)]
     for run in sender.send(frames):
         receiver.receive([one.data for one in run])
     assert receiver.tap.written == frames
-    assert sender.out._slab.in_use <= SLOTS
+    assert SLOTS < sender.out._slab.in_use <= SLOTS_MAX
     assert sender.links[0].in_flight < sum(map(len, frames))
 
 

@@ -495,6 +495,20 @@ def test_a_run_has_the_effect_of_its_datagrams_one_by_one(data: st.DataObject) -
     assert together.session.control == singly.session.control
 
 
+def test_a_loss_costs_nothing_of_what_waits_later() -> None:
+    """A head that is told by one that was given up long ago would be lost too: for TCP a second loss."""
+    sender, receiver = Sender(rate_bps=SLOW_BPS), Receiver()
+    frames = [super_frame(1, i * 2896, 2896, 1448) for i in range(30)]
+    lost = datagrams_of(sender, frames[:12])
+    receiver.receive_each(lost[:1])
+    later = datagrams_of(sender, frames[12:])
+    receiver.receive_each(later)
+    receiver.now += 1.0
+    receiver.reassembly.poll(receiver.now)
+    genuine = {each for frame in frames[13:] for each in segments(frame)}
+    assert {each for frame in receiver.tap.written for each in segments(frame)} >= genuine
+
+
 def test_a_datagram_is_as_long_as_design_says() -> None:
     """28 + 16 + 12 + 16 = 72 bytes of a 1500-byte packet over IPv4."""
     sender = Sender()

@@ -2,6 +2,7 @@
 
 import math
 from itertools import pairwise
+from math import inf
 
 import pytest
 from hypothesis import given, settings
@@ -23,7 +24,6 @@ from bondvpn.session.reports import (
     HEARD_S,
     HEARD_STEADY_S,
     LANES_TOLD,
-    NEVER,
     SPACING_MAX_S,
     STEADY_REPORTS,
     STEADY_S,
@@ -154,10 +154,10 @@ def test_reports_are_an_eighth_of_the_round_trip_apart_but_not_less_than(
     srtt_s: float, bulk: bool, apart: float
 ) -> None:
     end = Receiving()
-    assert end.reporter.due == NEVER
+    assert end.reporter.due == inf
     end.come(0, 1, START, srtt_s=srtt_s, bulk=bulk)
     end.report(end.reporter.due)
-    assert end.reporter.due == NEVER
+    assert end.reporter.due == inf
     last = START + 1
     end.come(1, 1, last, srtt_s=srtt_s, bulk=bulk)
     end.report(last)
@@ -273,7 +273,7 @@ def test_what_does_not_fit_one_message_is_told_by_the_next_at_once() -> None:
         reports = feedback.parse(message)
         assert reports
         told += [split_index(report.lane)[1] for report in reports]
-        assert end.reporter.due == (START if len(told) < 6 else NEVER)
+        assert end.reporter.due == (START if len(told) < 6 else inf)
     assert sorted(told) == list(range(6))
 
 

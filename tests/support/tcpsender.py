@@ -164,6 +164,9 @@ class TcpSender:
         if self._rtt_from is not None:
             sample.rtt = now - self._rtt_from.sent
             self._rtt(sample.rtt)
+        elif advanced and one.echo:  # of what was sent again the timestamps tell (tcp_ack_update_rtt)
+            sample.rtt = now - one.echo * STAMP_S
+            self._rtt(sample.rtt)
         sample.acked = self.delivered - delivered_before
         self._rate(sample, now)
         if duplicate:
