@@ -68,7 +68,6 @@ GROW, EASE, SHRINK = 1.03, 0.98, 0.95
 CORRECTION_MIN, CORRECTION_MAX = 0.6, 8.0
 STEP_MAX = 1.3
 STARTUP_TOLD = 3  # reports of a queue
-OTHERS_S, OTHERS_TRIPS = 1.0, 4  # a queue that was there before us and stays is found in STEADY
 YOUNG_S = 1.0  # after STARTUP: a bbr that began then has found its rate, and what it sent too much has left
 AIM_LOWERED, AIM_RAISED = 0.7, 1.002  # by a lossy sample, by a round
 # Below 1 the window would be less than what brings R, and both would shrink each other.
@@ -132,7 +131,6 @@ class Capacity:
         self._last_delay: float | None = None
         self._blind = 0  # rounds in which the queue is short because it was drained
         self._short_at = -inf  # when the queue was last seen short
-        self._pressed_at = -inf  # when STARTUP began to use the line
         self._startup = Startup()
         self._round_came = self._round_lost = 0
         self._sharing = Sharing()
@@ -401,15 +399,11 @@ class Capacity:
             self.window = self._startup.widened(self.window, largest, self.base_rtt_s + self.report_s)
 
     def _ours(self, now: float) -> bool:
-        """Whether a queue in STARTUP is our own doing: it was short since we began to use the line, and has
-        become long. One that was there before says nothing of what the line carries, unless it stays."""
+        """Whether a queue in STARTUP is our own doing."""
         trip = self.base_rtt_s + self.report_s
-        limited = now - self._limited_at < 2 * trip
-        if not limited and not Startup.used(WINDOW_START_BYTES, self._delivered, self.base_rtt_s):
-            self._pressed_at = now
-            return False
-        lasts = now - self._pressed_at > OTHERS_S + OTHERS_TRIPS * trip
-        return lasts or self._short_at > self._pressed_at - trip
+        used = Startup.used(WINDOW_START_BYTES, self._delivered, self.base_rtt_s)
+        pressed = used or now - self._limited_at < 2 * trip
+        return self._startup.ours(self._short_at, trip, now, pressed=pressed)
 
     def _settle(self, largest: float, now: float) -> None:
         """STARTUP is over."""

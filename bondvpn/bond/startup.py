@@ -4,9 +4,11 @@ The flow inside doubles by itself. What of that waits for us is taken for a queu
 (HyStart), so our window runs ahead of it: by twice as much each round, up to four times what it needs. A line
 that joins a flow which runs already may have seven times too much once, until its queue is seen to stand.
 
-That is over when the queue stands, when the rate grew by less than a quarter in each of three rounds that
-were limited (BBR), or when a round lost much, which a shallow buffer does before it shows a queue.
+That is over when a queue of ours stands, when the rate grew by less than a quarter in each of three rounds
+that were limited (BBR), or when a round lost much, which a shallow buffer does before it shows a queue.
 """
+
+from math import inf
 
 STARTUP_GROWTH = 4.0  # per round; slow start has 2
 # Times what was delivered in a round trip. Nine pairs of lines of 200 to 400 ms bring cubic 0.76 of Σ; with a
@@ -14,6 +16,7 @@ STARTUP_GROWTH = 4.0  # per round; slow start has 2
 STARTUP_WINDOW_MAX = 8.0
 STARTUP_ROUNDS_FLAT = 3  # BBR: draft-cardwell-iccrg-bbr-congestion-control-00, 4.3.1.2
 STARTUP_RATE_GROWTH = 1.25
+OTHERS_S, OTHERS_TRIPS = 1.0, 4  # a queue that was there before us and stays so long counts too
 LOSS_STARTUP = 0.05
 LOSS_STARTUP_DATAGRAMS = 8  # at 2.5 % random loss more than so many of 66 are lost in a round of 10,000
 
@@ -25,6 +28,7 @@ class Startup:
         self.rate = 0.0
         """The largest that was delivered in a round, when it was last a quarter more."""
         self._flat = 0  # rounds since
+        self._idle_at = -inf  # when it last did not use the line
 
     def over(self, delivered: float, *, limited: bool, ends: bool) -> bool:
         """Whether the round that delivered so much was the last one. `limited`: by the window; `ends`: by a
@@ -34,6 +38,15 @@ class Startup:
         elif limited or ends:
             self._flat += 1
         return ends or self._flat >= STARTUP_ROUNDS_FLAT
+
+    def ours(self, short_at: float, trip_s: float, now: float, *, pressed: bool) -> bool:
+        """Whether a queue, last seen short at `short_at`, is our own doing: it has become long since we began
+        to use the line (`pressed`: we do). One that was there before says nothing of what the line carries,
+        unless it stays."""
+        if not pressed:
+            self._idle_at = now
+            return False
+        return short_at > self._idle_at - trip_s or now - self._idle_at > OTHERS_S + OTHERS_TRIPS * trip_s
 
     @staticmethod
     def used(window: float, delivered: float, trip_s: float) -> bool:

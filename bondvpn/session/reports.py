@@ -70,6 +70,7 @@ class Reporter:
         """The quickest of the active links that were heard lately, but not another each time: the peer's
         round trips would change with it. One that just died would take all reports with it; a thin one would
         bring them quickly and seldom, so what they are apart by it counts too."""
+        self._note_heard()
         newest = max((link.last_received for link in active), default=0.0)
         heard = [link for link in active if newest - link.last_received < self._silence_s(link)]
         best = min(heard, key=self._behind, default=None)
@@ -78,14 +79,16 @@ class Reporter:
             self._link, self._steady = best, 0
         return self._link
 
-    def _silence_s(self, link: Link) -> float:
-        """How long the others may have been heard without it."""
-        if link is not self._link:
-            return HEARD_S
-        if link.last_received > self._heard_at:
+    def _note_heard(self) -> None:
+        """How steadily the link that carries the reports is heard."""
+        link = self._link
+        if link is not None and link.last_received > self._heard_at:
             often = link.last_received - self._heard_at < STEADY_S
             self._heard_at, self._steady = link.last_received, self._steady + 1 if often else 0
-        return HEARD_STEADY_S if self._steady >= STEADY_REPORTS else HEARD_S
+
+    def _silence_s(self, link: Link) -> float:
+        """How long the others may have been heard without it."""
+        return HEARD_STEADY_S if link is self._link and self._steady >= STEADY_REPORTS else HEARD_S
 
     def _behind(self, link: Link) -> float:
         """Twice how old the peer's knowledge would get: a round trip, twice what reports are apart, and the
