@@ -11,15 +11,15 @@ out of silence it is not told at all while round trips say that it is so long. T
 delay would be the base for seconds.
 """
 
+from math import inf
 from typing import Protocol
 
 from bondvpn.wire.sealed import TIME_UNIT_S, above, nearest
 
 BELOW = round(0.25 / TIME_UNIT_S)  # the anchor: by how much a route gets shorter at once, at the most
-DRIFT = 200e-6  # of the time: what two clocks drift apart, at the most
-STEP = round(0.02 / TIME_UNIT_S)  # below the anchor at once; more is a queue of more than 16 bits
+STEP = round(0.02 / TIME_UNIT_S)  # that it falls at once; more is a queue of more than 16 bits
+PERIOD_S, RISE = 60.0, round(0.02 / TIME_UNIT_S)  # 330 ppm: clocks drift apart by less
 QUEUED_MAX_S = 0.7  # told by a delay of 16 bits: less than 2^16 units and BELOW
-ANCHOR_QUEUED_S = 0.02  # in a round trip that counts as one without a queue
 LATELY_S = 0.25  # the next delay is told before the queue can be another by half of 2^16 units
 # A queue that is lost as a whole (a modem starts anew) can mislead what follows it from delay to delay. No
 # transfer of ours keeps one of 0.8 s for so long.
@@ -36,29 +36,36 @@ class RoundTrips(Protocol):
 class Anchor:
     """Of one line; delays in units."""
 
-    __slots__ = ("at", "last", "min_rtt_s", "risen", "steady", "told", "value")
+    __slots__ = ("_low", "_min_rtt_s", "_queued_s", "_since", "at", "last", "steady", "told", "value")
 
-    def __init__(self, value: int, min_rtt_s: float, now: float) -> None:
-        self.value = float(value)
-        self.last = value
+    def __init__(self, value: int, now: float) -> None:
+        self.value = self.last = value
         self.at = now  # when `last` came
         self.steady = False  # whether it came soon after the one before
         self.told = now  # when the last one came that the anchor alone can tell
-        self.risen = now  # when it was last let rise with the clocks
-        self.min_rtt_s = min_rtt_s
+        self._min_rtt_s = inf
+        self._begin(now)
+
+    def _begin(self, now: float) -> None:
+        self._since = now
+        self._low, self._queued_s = inf, inf  # the least of this period
 
     def fall(self, min_rtt_s: float) -> None:
-        """The shortest round trip may be shorter than it was: there was a queue."""
-        if min_rtt_s < self.min_rtt_s:
-            self.value -= (self.min_rtt_s - min_rtt_s) / TIME_UNIT_S
-            self.min_rtt_s = min_rtt_s
+        """The shortest round trip (0: not known yet) may be shorter than it was: there was a queue."""
+        if 0 < min_rtt_s < self._min_rtt_s:
+            if self._min_rtt_s < inf:
+                self.value -= round((self._min_rtt_s - min_rtt_s) / TIME_UNIT_S)
+            self._min_rtt_s = min_rtt_s
 
-    def follow(self, placed: int, now: float) -> None:
-        """A delay without a queue: the smallest, but for what the clocks drift."""
-        self.value += min(DRIFT * (now - self.risen) / TIME_UNIT_S, max(placed - self.value, 0.0))
-        self.risen = now
+    def follow(self, placed: int, queued_s: float, now: float) -> None:
+        """Clocks drift: the anchor falls to what is below it, and rises by what no queue explains."""
+        self._low, self._queued_s = min(self._low, placed), min(self._queued_s, queued_s)
         if self.value - STEP < placed < self.value:
             self.value = placed
+        if now - self._since > PERIOD_S:
+            rise = self._low - self._queued_s / TIME_UNIT_S - self.value
+            self.value += round(max(0.0, min(rise, RISE)))
+            self._begin(now)
 
 
 class DelayScale:
@@ -81,9 +88,9 @@ class DelayScale:
         anchor = self._anchors.get(line)
         if anchor is None:
             near = told & 0xFFFF if self._near is None else self._near
-            anchor = self._anchors[line] = Anchor(near + nearest(told - near, 16), rtt.min_s, now)
+            anchor = self._anchors[line] = Anchor(near + nearest(told - near, 16), now)
         anchor.fall(rtt.min_s)
-        placed = above(told, int(anchor.value) - BELOW, 16)
+        placed = above(told, anchor.value - BELOW, 16)
         lately = now - anchor.at < LATELY_S
         if queued_s is None:
             queued_s = rtt.last_s - rtt.min_s
@@ -95,7 +102,6 @@ class DelayScale:
             elif not lately and queued_s > QUEUED_MAX_S:
                 return None
         anchor.last, anchor.at, anchor.told, anchor.steady = placed, now, now, lately
-        if queued_s < ANCHOR_QUEUED_S:
-            anchor.follow(placed, now)
-        self._near = int(anchor.value)
+        anchor.follow(placed, max(queued_s, 0.0), now)
+        self._near = anchor.value
         return placed

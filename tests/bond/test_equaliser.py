@@ -114,6 +114,58 @@ def test_clocks_may_drift_apart_for_days() -> None:
         assert equaliser.spread_s == pytest.approx(0.050, abs=0.003)
 
 
+@pytest.mark.parametrize("drift", [-100e-6, 100e-6])
+def test_also_while_no_round_trip_is_as_short_as_the_shortest(drift: float) -> None:
+    """At night it was 25 ms shorter: the clocks are followed by day all the same."""
+    equaliser, now = heard({0: 0.010, 1: 0.060})
+    rtt = round_trips(0.020, 0.045)
+    for turn in range(20_000):  # 11 h, four turns of the clock
+        now += 2.0
+        for link, delay in ((0, 0.030), (1, 0.060)):
+            drifted = OFFSET_S - turn * 2.0 * drift
+            equaliser.probed(
+                link, time_of(now - delay + drifted), rtt if link == 0 else SHORT, now, carries=True
+            )
+        if turn > 10:
+            assert equaliser.spread_s == pytest.approx(0.030, abs=0.003)
+
+
+def test_a_queue_that_others_keep_for_an_hour_is_no_drift() -> None:
+    equaliser, now = heard({0: 0.010, 1: 0.060})
+    full = round_trips(0.020, 0.420)
+    for turn in range(1900):
+        now += 2.0
+        queue_s, rtt = (0.4, full) if turn < 1800 else (0.0, SHORT)
+        equaliser.probed(0, time_of(now - 0.010 - queue_s + OFFSET_S), rtt, now, carries=True)
+        equaliser.probed(1, time_of(now - 0.060 + OFFSET_S), SHORT, now, carries=True)
+    assert equaliser.spread_s == pytest.approx(0.050, abs=0.001)
+
+
+def test_a_line_that_was_full_when_the_session_began_is_known_once_it_is_not() -> None:
+    equaliser = Equaliser()
+    now = 50.0
+    rtt = round_trips(0.470)
+    for step in range(400):
+        queue_s = max(0.0, 0.45 - step * 0.01)
+        if step:
+            rtt.add(0.020 + queue_s)
+        equaliser.probed(0, time_of(now - 0.010 - queue_s + OFFSET_S), rtt, now, carries=True)
+        equaliser.probed(1, time_of(now - 0.060 + OFFSET_S), SHORT, now, carries=True)
+        now += 0.050
+    assert equaliser.spread_s == pytest.approx(0.050, abs=0.001)
+
+
+def test_round_trips_that_count_anew_leave_the_anchor() -> None:
+    """A link that is bound anew has no round trip yet."""
+    equaliser, now = heard({0: 0.010, 1: 0.060})
+    for rtt in (RttEstimator(), round_trips(0.080)):
+        for step in range(100):
+            for link, delay in ((0, 0.010 + 0.6 * (step > 50)), (1, 0.060)):
+                equaliser.probed(link, time_of(now - delay + OFFSET_S), rtt, now, carries=True)
+            now += 0.010
+    assert equaliser.spread_s == pytest.approx(0.050, abs=0.001)
+
+
 def test_lines_of_nearly_one_delay_are_left_alone() -> None:
     equaliser, now = heard({0: 0.010, 1: 0.010 + 0.8 * SPREAD_MIN_S})
     assert equaliser.spread_s == 0.0
