@@ -291,7 +291,7 @@ def beside_a_standing_queue(share: float, seconds: float) -> Capacity:
     line, trip_s = Capacity(), 0.250
     line.on_rtt(0.050, NOW - 8.0)
     line.on_report(0, NOW - 8.0, 0.025, 0, 0, NOW - 8.0)
-    came, step_s = 0.0, 0.025
+    came, step_s = 0.0, 0.005
     for step in range(1, round(seconds / step_s)):
         now = NOW + step * step_s
         came += share * WINDOW_START_BYTES * step_s / trip_s
@@ -311,7 +311,7 @@ def test_what_others_have_queued_does_not_end_the_startup_of_an_idle_line() -> N
 
 
 def test_a_queue_that_stays_ends_it_once_the_line_is_wanted() -> None:
-    assert beside_a_standing_queue(1.0, 0.3).phase is Phase.STARTUP
+    assert beside_a_standing_queue(1.0, 0.1).phase is Phase.STARTUP
     line = beside_a_standing_queue(1.0, 4.0)
     assert line.phase is not Phase.STARTUP
     assert line.window >= WINDOW_MIN_BYTES

@@ -142,28 +142,32 @@ def test_a_queue_that_others_keep_for_an_hour_is_no_drift() -> None:
 
 
 def test_a_line_that_was_full_when_the_session_began_is_known_once_it_is_not() -> None:
+    """Its shortest round trip falls, and by how much."""
     equaliser = Equaliser()
     now = 50.0
     rtt = round_trips(0.470)
     for step in range(400):
-        queue_s = max(0.0, 0.45 - step * 0.01)
-        if step:
-            rtt.add(0.020 + queue_s)
+        queue_s = 0.45 if step < 20 else 0.0
+        rtt.add(0.020 + queue_s)
         equaliser.probed(0, time_of(now - 0.010 - queue_s + OFFSET_S), rtt, now, carries=True)
         equaliser.probed(1, time_of(now - 0.060 + OFFSET_S), SHORT, now, carries=True)
-        now += 0.050
+        now += 0.300
     assert equaliser.spread_s == pytest.approx(0.050, abs=0.001)
 
 
 def test_round_trips_that_count_anew_leave_the_anchor() -> None:
     """A link that is bound anew has no round trip yet."""
-    equaliser, now = heard({0: 0.010, 1: 0.060})
-    for rtt in (RttEstimator(), round_trips(0.080)):
-        for step in range(100):
-            for link, delay in ((0, 0.010 + 0.6 * (step > 50)), (1, 0.060)):
-                equaliser.probed(link, time_of(now - delay + OFFSET_S), rtt, now, carries=True)
-            now += 0.010
-    assert equaliser.spread_s == pytest.approx(0.050, abs=0.001)
+    long, unknown = round_trips(0.400), RttEstimator()
+    equaliser, now = Equaliser(), 50.0
+    for step in range(300):
+        queue_s, rtt = (0.0, long) if step < 100 else (0.6 * (step > 200), unknown)
+        for link, delay in ((0, 0.200 + queue_s), (1, 0.250)):
+            equaliser.probed(link, time_of(now - delay + OFFSET_S), rtt, now, carries=True)
+        now += 0.300
+        if step:
+            assert -0.001 < equaliser.spread_s < 0.051 or queue_s
+    bases = equaliser._bases
+    assert bases[1].value - bases[0].value == pytest.approx((0.050 - 0.6) / TIME_UNIT_S, abs=100)
 
 
 def test_lines_of_nearly_one_delay_are_left_alone() -> None:
