@@ -291,7 +291,7 @@ class Capacity:
             self._base_delay.restart(min(delay_s, self._base_delay.value), now)
         self._note_base(self._base_delay, delay_s, now)
         queue = max(0.0, delay_s - self._base_delay.value - self._datagram_s)
-        self.queue_s += (queue - self.queue_s) * min(1.0, (now - self._queued_at) / QUEUE_MEAN_S)
+        self.queue_s += (queue - self.queue_s) * min(1.0, silent / QUEUE_MEAN_S)
         self._queued_at = now
         if self._last_delay is not None:
             self.jitter_s += (abs(delay_s - self._last_delay) - self.jitter_s) / 32

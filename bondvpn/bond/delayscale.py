@@ -29,8 +29,11 @@ FOLLOWED_MAX_S = 3.0
 class RoundTrips(Protocol):
     """Of one line, by its probes, in seconds."""
 
-    last_s: float
     min_s: float
+
+    @property
+    def queued_s(self) -> float:
+        """By how much the last one exceeded the shortest."""
 
 
 class Anchor:
@@ -93,7 +96,7 @@ class DelayScale:
         placed = above(told, anchor.value - BELOW, 16)
         lately = now - anchor.at < LATELY_S
         if queued_s is None:
-            queued_s = rtt.last_s - rtt.min_s
+            queued_s = rtt.queued_s
             if lately and anchor.steady and now - anchor.told < FOLLOWED_MAX_S:
                 followed = anchor.last + nearest(told - anchor.last, 16)
                 if followed > placed:

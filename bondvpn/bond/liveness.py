@@ -94,6 +94,11 @@ class RttEstimator:
         self.min_s = min(self.min_s, rtt_s)
 
     @property
+    def queued_s(self) -> float:
+        """By how much the last one exceeded the shortest."""
+        return self.last_s - self.min_s
+
+    @property
     def timeout_s(self) -> float:
         """How long an answer may take before its absence means something."""
         return TIMEOUT_FLOOR_S + (self.srtt_s + 4 * self.var_s if self.srtt_s else RTT_INITIAL_S)

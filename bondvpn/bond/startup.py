@@ -25,16 +25,15 @@ class Startup:
     """Of one line. Sizes: bytes as Ethernet frames; rates: bytes a second."""
 
     def __init__(self) -> None:
-        self.rate = 0.0
-        """The largest that was delivered in a round, when it was last a quarter more."""
+        self._rate = 0.0  # the largest that was delivered in a round, when it was last a quarter more
         self._flat = 0  # rounds since
-        self._idle_at = -inf  # when it last did not use the line
+        self._idle_at = -inf  # when a queue was last seen on the line without our using it
 
     def over(self, delivered: float, *, limited: bool, ends: bool) -> bool:
         """Whether the round that delivered so much was the last one. `limited`: by the window; `ends`: by a
         full queue or loss it is anyway."""
-        if delivered > self.rate * STARTUP_RATE_GROWTH:
-            self.rate, self._flat = delivered, 0
+        if delivered > self._rate * STARTUP_RATE_GROWTH:
+            self._rate, self._flat = delivered, 0
         elif limited or ends:
             self._flat += 1
         return ends or self._flat >= STARTUP_ROUNDS_FLAT

@@ -119,12 +119,6 @@ class Link:
         return self.liveness.state is LinkState.ACTIVE
 
     @property
-    def queued_s(self) -> float:
-        """By how much the last probe's round trip exceeded the shortest."""
-        rtt = self.liveness.rtt
-        return rtt.last_s - rtt.min_s
-
-    @property
     def srtt_s(self) -> float:
         return self.liveness.rtt.srtt_s
 

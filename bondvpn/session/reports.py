@@ -243,6 +243,6 @@ class Learner:
         if rtt_s is not None:
             queued = rtt_s - (rtt.min_s or capacity.base_rtt_s)
             if queued > QUEUED_MAX_S and base is not None:
-                return base + max(rtt_s - capacity.base_rtt_s, 0.0)
+                return base + rtt_s - capacity.base_rtt_s
         delay = self._scale.place(told, link.number, rtt, now, queued)
         return None if delay is None else delay * TIME_UNIT_S

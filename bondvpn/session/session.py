@@ -328,7 +328,7 @@ class Session:
         elif link.liveness.answered(probe.id, now):
             if link.capacity.phase is Phase.STARTUP:
                 link.capacity.on_rtt(link.srtt_s, now)
-            link.capacity.idle_queue(link.queued_s, now)
+            link.capacity.idle_queue(link.liveness.rtt.queued_s, now)
             self._judge(link, now)
 
     # -- reports --------------------------------------------------------------------------------

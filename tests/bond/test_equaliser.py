@@ -56,6 +56,16 @@ def test_nor_is_what_waited_for_most_of_a_clocks_turn() -> None:
         assert equaliser.release(time_of(now - age + OFFSET_S), now) == now
 
 
+@pytest.mark.parametrize("queue_s", [0.3, 0.6, 0.75])
+def test_a_full_modem_is_not_taken_for_a_quick_line(queue_s: float) -> None:
+    equaliser, now = heard({0: 0.010, 1: 0.060})
+    for _ in range(20):
+        for link, delay in ((0, 0.010 + queue_s), (1, 0.060)):
+            equaliser.probed(link, time_of(now - delay + OFFSET_S), SHORT, now, carries=True)
+        now += 0.010
+    assert equaliser.spread_s == pytest.approx(0.050, abs=2 * TIME_UNIT_S)
+
+
 @pytest.mark.parametrize("queue_s", [0.3, 0.6, 0.9, 1.2, 1.7])
 def test_a_queue_that_grows_is_not_taken_for_a_quick_line(queue_s: float) -> None:
     """Also where it is longer than the clock's turn: it grows from one datagram to the next."""
