@@ -4,8 +4,9 @@
     gw bond0 .1.2 --+                                 +-- srv office0 .1.1   lo 198.51.100.1
                     +-- eth2 10.2.0.2/24 --- lan r2 --+
 
-r1's lan shrinks to 1400. What srv sends is then too large for r1 to forward, which says so by ICMP unless its
-packet filter forbids it; what gw sends vanishes on the cable, and nobody says a word.
+The second line is slower than a connection wants, so that the first one is needed. r1's lan shrinks to 1400.
+What srv sends is then too large for r1 to forward, which says so by ICMP unless its packet filter forbids it;
+what gw sends vanishes on the cable, and nobody says a word.
 """
 
 import time
@@ -31,6 +32,7 @@ table ip f {
     }
 }
 """
+SLOW = "tbf rate 20mbit burst 16kb latency 50ms"
 UPLINKS = "".join(
     f'[[uplink]]\nname = "{name}"\ninterface = "eth{i}"\ngateway = "10.{i}.0.1"\n'
     for i, name in enumerate(("one", "two"), 1)
@@ -45,6 +47,8 @@ def premises(premises_with: Callable[[int], Premises]) -> Iterator[Premises]:
         # A veth lets a whole run pass that it would not cut itself, whatever the MTU behind it.
         namespace.wire_size(premises.namespace("gw"), [f"eth{i}"])
         premises.provider(i, f"10.{i}.0.0/24")
+    for where, interface in (("gw", "eth2"), ("r2", "lan")):
+        premises.run(where, ["tc", "qdisc", "add", "dev", interface, "root", *SLOW.split()], check=True)
     return premises
 
 

@@ -108,16 +108,17 @@ class PathMtu:
         if self.current > self._base:
             self._confirm_at = min(self._confirm_at, now)
 
-    def reported(self, came_largest: int, lost_largest: int, now: float) -> None:
-        """The peer reported on data: sizes of the largest packet that came and that was lost, 0 if none.
+    def reported(self, came_largest: int, lost_largest: int, lost: int, now: float) -> None:
+        """The peer reported on data: sizes of the largest packet that came and that was lost, 0 if none, and
+        how many were lost.
 
-        A path that has shrunk takes every large packet, and the few that are still sent to find out whether
-        it is better need not be enough to look like loss.
+        A path that has shrunk takes every large packet. Then other lines are preferred, and what is still
+        sent need not be enough to look like loss, or to be reported on more than once.
         """
         if came_largest > self._base:
             self._vanished = 0
         elif lost_largest > self._base:
-            self._vanished += 1
+            self._vanished += lost
             if self._vanished >= MAX_PROBES:
                 self._vanished = 0
                 self.doubted(now)
@@ -137,7 +138,7 @@ class PathMtu:
         self._shown_at = now
         self._confirm_at = inf
         self._raise_at = inf
-        self._vanished = 0  # reports in a row by which large packets were lost and none came
+        self._vanished = 0  # packets reported lost, large ones among them, since a large one came
         self._probing = None
         self._next_at = now
         self._open_ceiling()

@@ -203,8 +203,8 @@ class Learner:
             if report.delay != feedback.NO_DELAY:
                 delay = self._delay_of(link, report.delay, rtt_s, now)
             self._learn(link, lane, report, delay, outcome.came_count, outcome.lost_count, now)
-            came_largest, lost_largest = outcome.came_largest, outcome.lost_largest
-            link.path_mtu.reported(came_largest - ETHERNET_LEN, lost_largest - ETHERNET_LEN, now)
+            came_bytes, lost_bytes = outcome.came_largest - ETHERNET_LEN, outcome.lost_largest - ETHERNET_LEN
+            link.path_mtu.reported(came_bytes, lost_bytes, outcome.lost_count, now)
             if outcome.came_count:
                 link.progressed = now
                 link.fit_probes(len(links))

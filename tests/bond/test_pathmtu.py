@@ -244,14 +244,14 @@ def test_lost_data_of_more_than_base_is_a_doubt_once_nothing_so_large_comes() ->
     path = Path(1492)
     path.search()
     for _ in range(MAX_PROBES - 1):
-        path.link.reported(0, 1492, path.now)
-    path.link.reported(1490, 1492, path.now)  # plain loss: others of that size came
+        path.link.reported(0, 1492, 1, path.now)
+    path.link.reported(1490, 1492, 9, path.now)  # plain loss: others of that size came
     for _ in range(MAX_PROBES - 1):
-        path.link.reported(BASE_BYTES, 1492, path.now)
-        path.link.reported(0, BASE_BYTES, path.now)
-        path.link.reported(BASE_BYTES, 0, path.now)
+        path.link.reported(BASE_BYTES, 1492, 1, path.now)
+        path.link.reported(0, BASE_BYTES, 9, path.now)
+        path.link.reported(BASE_BYTES, 0, 0, path.now)
     assert path.link.next_deadline() > path.now + 1
-    path.link.reported(0, 1492, path.now)
+    path.link.reported(0, 1492, 1, path.now)
     assert path.link.poll(path.now) == 1492
     path.mtu = 1400
     path.link.doubted(path.now)
@@ -261,6 +261,14 @@ def test_lost_data_of_more_than_base_is_a_doubt_once_nothing_so_large_comes() ->
     assert path.link.current == 1400
     above = [size for _, size in path.sent[begin:] if size >= 1492]
     assert len(above) <= MAX_PROBES, "what just failed was asked for again"
+
+
+def test_a_single_report_of_many_lost_is_enough() -> None:
+    """Nothing more may be sent there, since other lines are preferred."""
+    path = Path(1492)
+    path.search()
+    path.link.reported(0, 1492, MAX_PROBES, path.now)
+    assert path.link.poll(path.now) == 1492
 
 
 def test_lost_confidence_at_base_does_not_restart_the_search() -> None:
