@@ -224,6 +224,7 @@ def test_startup_does_not_fill_the_modem_of_a_long_line(mbit: float) -> None:
     while line.capacity.phase is Phase.STARTUP:
         line.run(0.05)
         most = max(most, *line.queues)
+    assert line.capacity.window > 2 * line.delay_s * line.rate, "what a burst brought is all it carries"
     line.run(1.0)
     assert 0.01 < max(most, *line.queues) < 0.36
 
