@@ -37,7 +37,7 @@ from bondvpn.bond.contention import Round, Verdict
 from bondvpn.bond.delivery import DATAGRAM_BYTES, RATE_DATAGRAMS, Delivery
 from bondvpn.bond.losses import Losses
 from bondvpn.bond.sharing import QUEUE_HIGH, Sharing
-from bondvpn.bond.startup import Startup, lossy
+from bondvpn.bond.startup import Startup, full_for_s, lossy
 from bondvpn.bond.windowed import WindowedMin
 
 WINDOW_MIN_BYTES = 4 * DATAGRAM_BYTES  # what shows a loss by later ones
@@ -67,7 +67,6 @@ GROW, EASE, SHRINK = 1.03, 0.98, 0.95
 # way must cover that. With 2, clients of eight on two cores stayed at 12 of 40 Mbit/s. A queue ends it.
 CORRECTION_MIN, CORRECTION_MAX = 0.6, 8.0
 STEP_MAX = 1.3
-STARTUP_TOLD = 3  # reports of a queue
 YOUNG_S = 1.0  # after STARTUP: a bbr that began then has found its rate, and what it sent too much has left
 AIM_LOWERED, AIM_RAISED = 0.7, 1.002  # by a lossy sample, by a round
 # Below 1 the window would be less than what brings R, and both would shrink each other.
@@ -265,11 +264,8 @@ class Capacity:
         self._round_came += came
         self._round_lost += lost
         self._note_loss(came, lost, now)
-        if self.phase is Phase.STARTUP and (full_s := self._full_s(now)) and self._ours(now):
-            # Meanwhile it brought all it carries. A round has less, for slow start comes in bursts: by that
-            # cubic had 0.70 of Σ over 98 and 42 Mbit/s of 140 and 320 ms, not 0.97 (simulated).
-            self._delivery.note(self._delivery.rate(full_s), now)
-            self._settle(self._largest_with_this(now), now)
+        if self.phase is Phase.STARTUP:
+            self._settle_if_full(now)
         if now - self._round_at >= max(self.base_rtt_s, ROUND_MIN_S):
             self._round(now)
             self._round_at = now
@@ -373,20 +369,14 @@ class Capacity:
         """What a window takes from the first datagram to the report on the last."""
         return self.base_rtt_s + max(self.report_s / 2 + queue_s, self.report_s)
 
-    def _full_s(self, now: float) -> float:
-        """For how long the line has been full, once its queue has stood for ROUND_MIN_S and several reports
-        say so; else 0. What the first of them told of had waited, so it was full already as that left. (The
-        round of a long line tells so late that its modem is full by then: over two of 340 ms cubic brought
-        0.6 of Σ, not 0.9; simulated.)"""
-        high = QUEUE_HIGH * self.queue_aim_s
-        told, since = 0, now
-        for at, queue in reversed(self._queues):  # mostly the newest is enough: each report asks
-            if told >= STARTUP_TOLD and at < now - ROUND_MIN_S:
-                break
-            if queue < high:
-                return 0.0
-            told, since = told + 1, at - queue
-        return now - since if told >= STARTUP_TOLD else 0.0
+    def _settle_if_full(self, now: float) -> None:
+        """End STARTUP when the line is full, with all it carries: what it brought since then. A round has
+        less, for slow start comes in bursts: by that cubic had 0.70 of Σ over 98 and 42 Mbit/s of 140 and 320
+        ms, not 0.97 (simulated)."""
+        full_s = full_for_s(self._queues, QUEUE_HIGH * self.queue_aim_s, ROUND_MIN_S, now)
+        if full_s and self._ours(now):
+            self._delivery.note(self._delivery.rate(full_s), now)
+            self._settle(self._largest_with_this(now), now)
 
     def _begin(self, queue: float, largest: float, now: float) -> None:
         """A round of STARTUP."""

@@ -8,6 +8,7 @@ That is over when a queue of ours stands, when the rate grew by less than a quar
 that were limited (BBR), or when a round lost much, which a shallow buffer does before it shows a queue.
 """
 
+from collections.abc import Reversible
 from math import inf
 
 STARTUP_GROWTH = 4.0  # per round; slow start has 2
@@ -17,6 +18,7 @@ STARTUP_WINDOW_MAX = 8.0
 STARTUP_ROUNDS_FLAT = 3  # BBR: draft-cardwell-iccrg-bbr-congestion-control-00, 4.3.1.2
 STARTUP_RATE_GROWTH = 1.25
 OTHERS_S, OTHERS_TRIPS = 1.0, 4  # a queue that was there before us and stays so long counts too
+STARTUP_TOLD = 3  # reports of a queue
 LOSS_STARTUP = 0.05
 LOSS_STARTUP_DATAGRAMS = 8  # at 2.5 % random loss more than so many of 66 are lost in a round of 10,000
 
@@ -61,3 +63,21 @@ class Startup:
 def lossy(came: int, lost: int) -> bool:
     """Whether a round of so many datagrams lost too much."""
     return lost > max(LOSS_STARTUP_DATAGRAMS, LOSS_STARTUP * (came + lost))
+
+
+def full_for_s(queues: Reversible[tuple[float, float]], high_s: float, least_s: float, now: float) -> float:
+    """For how long the line has been full, once its queue has stood for `least_s` and several reports say so;
+    else 0. `queues`: (when told, delay), oldest first, both in seconds; from `high_s` on there is a queue.
+
+    What the first of those reports told of had waited, so the line was full already as that left. (The round
+    of a long line tells so late that its modem is full by then: over two of 340 ms cubic brought 0.6 of Σ,
+    not 0.9; simulated.)
+    """
+    told, since = 0, now
+    for at, queue in reversed(queues):  # mostly the newest is enough: each report asks
+        if told >= STARTUP_TOLD and at < now - least_s:
+            break
+        if queue < high_s:
+            return 0.0
+        told, since = told + 1, at - queue
+    return now - since if told >= STARTUP_TOLD else 0.0
