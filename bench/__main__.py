@@ -33,6 +33,7 @@ from bench import (
     steps,
     sums,
     threelines,
+    uplinks,
     workers,
 )
 from bench.record import Bench, Outcome, circumstances, markdown, write
@@ -47,7 +48,7 @@ def benches(memory_s: float) -> dict[str, Bench]:
     """All of them by name, in the order they run; `memory_s`: how long the memory bench takes."""
     listed = (
         *bonding.BENCHES,
-        *(module.BENCH for module in (sums, moving, sharing, cuts, repair, eql, eqlvm)),
+        *(module.BENCH for module in (sums, moving, sharing, cuts, repair, eql, eqlvm, uplinks)),
         *gigabit.BENCHES,
         threelines.BENCH,
         packets.BENCH,

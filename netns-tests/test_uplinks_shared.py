@@ -74,7 +74,9 @@ def sources(premises: Premises) -> dict[str, set[str]]:
     return seen
 
 
-def test_each_uplink_takes_its_router(premises: Premises, tmp_path: Path) -> None:
+def test_each_uplink_takes_its_router(
+    premises: Premises, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     with tunnel(premises, tmp_path / "etc", UPLINKS) as both:
         await_active(both, "one", "two")
         with Flow(premises, congestion="cubic", bits_per_second=20e6) as flow:
@@ -84,13 +86,18 @@ def test_each_uplink_takes_its_router(premises: Premises, tmp_path: Path) -> Non
             assert paths == {"one": "203.0.113.10", "two": "203.0.113.18"}
             port = links(both, "server")["one"]["path"]
             for first in (5000, 6000, 7000):
-                moved(premises, both, flow, first)
+                took_s, silence_s = moved(premises, both, flow, first)
+                record_property("new_port_s", took_s)
+                record_property("new_port_silence_s", silence_s)
             assert links(both, "server")["one"]["path"] != port
             assert flow.failures == []
 
 
-def moved(premises: Premises, both: Tunnel, flow: Flow, first_port: int) -> None:
-    """r1 forgets what it translated, and takes other ports: what a modem does when it dials anew."""
+def moved(premises: Premises, both: Tunnel, flow: Flow, first_port: int) -> tuple[float, float]:
+    """r1 forgets what it translated, and takes other ports: what a modem does when it dials anew.
+
+    Returns after how many seconds both ends use the line by the new one, and the flow's longest silence.
+    """
     two = links(both, "server")["two"]["path"]
     translate(premises, "r1", first_port)
     since = time.monotonic()
@@ -105,5 +112,7 @@ def moved(premises: Premises, both: Tunnel, flow: Flow, first_port: int) -> None
     print(f"used by its new port after {took_s * 1e3:.0f} ms")
     assert took_s < NEW_PORT_MAX_S
     flow.flows()
-    assert flow.silence_s(since) < NEW_PORT_MAX_S
+    silence_s = flow.silence_s(since)
+    assert silence_s < NEW_PORT_MAX_S
     assert links(both, "server")["two"]["path"] == two
+    return took_s, silence_s
