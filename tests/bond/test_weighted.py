@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from bondvpn.bond.capacity import Capacity
 from bondvpn.bond.line import EXPRESS_DEBT_S, RUN_BYTES, TURN_S, Choice
 from bondvpn.bond.pacer import BURST_S, Pacer
-from bondvpn.bond.weighted import QUEUE_S, Weighted
+from bondvpn.bond.weighted import QUEUE_S, SOCKET_BYTES, Weighted
 
 FRAME_BYTES = 1514
 WAITING_BYTES = 1_000_000
@@ -148,6 +148,19 @@ def test_unlimited_lines_share_evenly_and_never_wait() -> None:
         load.scheduler.spent(line, budget)
     assert load.shares() == [0.5, 0.5]
     assert load.scheduler.deadline(load.now) == load.now
+
+
+def test_what_is_under_way_bounds_a_line_without_a_speed() -> None:
+    line, known = Line(None, in_flight=SOCKET_BYTES), Line(10_000_000, in_flight=SOCKET_BYTES)
+    load = Load(line)
+    assert load.next() is None
+    assert load.scheduler.deadline(load.now) is None, "only a report can tell"
+    line.in_flight -= 1
+    assert load.next() is not None
+    line.in_flight += 1
+    line.capacity.window = SOCKET_BYTES + 1.0
+    assert load.next() is not None, "it is known to hold more"
+    assert Load(known).next() is not None, "its pace bounds it"
 
 
 def test_a_line_of_unknown_speed_counts_as_an_average_one() -> None:

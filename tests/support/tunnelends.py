@@ -232,6 +232,7 @@ class Sender:
         for link in self.links:
             link.set_path(Path(self.socket, link.number))
             link.set_send_rate(rate_bps or 0)
+            link.capacity.window = float("inf")  # nobody reports
             link.send_lane = self.keypair.send_lane(link.number)
         self.scheduler: Weighted[Link] = Weighted()
         self.scheduler.set_lines(self.links)
