@@ -95,7 +95,9 @@ def _row(name: str, congestion: str, records: Sequence[Record]) -> str:
         f"{statistics.median(result['benefit'] for result in results):.3f}",
         f"{_in([result['benefit'] > 0 for result in results]):.0%}",
         f"{_in([result['of_best'] >= BEST_SHARE for result in results]):.0%}",
-        " ".join(f"{_in([rate >= least for rate in of_plain]):.0%}" for least in (1.0, BEST_SHARE)),
+        " ".join(
+            f"{_in([rate > least for rate in of_plain]):.0%}" for least in (1.0, BEST_SHARE) if of_plain
+        ),
         f"{statistics.median(starts):.1f} s",
         f"{statistics.median(above) * 1e3:.0f} ms",
         f"{statistics.median(cpu):.0%}",

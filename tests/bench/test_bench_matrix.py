@@ -159,7 +159,9 @@ def test_the_newest_record_of_a_scenario_counts(tmp_path: Path) -> None:
     assert store.latest(path)["one"]["commit"] == "new"
 
 
-def measured(name: str, share: float, of: str = "low") -> dict[str, Any]:
+def measured(
+    name: str, share: float, of: str = "low", plain: tuple[float, float] = (50e6, 50e6)
+) -> dict[str, Any]:
     alone = [50e6, 50e6]
     result = figures(share * sum(alone), alone, alone) | {
         "goodput": share * sum(alone),
@@ -167,8 +169,8 @@ def measured(name: str, share: float, of: str = "low") -> dict[str, Any]:
         "probe_p99_s": 0.030,
         "cpu_s": {"client": 2.0, "server": 2.0},
     }
-    more = {"set": of, "lines": "a + b", "round_trip_s": 0.02, "bond": {"cubic": result, "bbr": result}}
-    return record_of(name, **more)
+    bond = {"cubic": result, "bbr": result}
+    return record_of(name, set=of, lines="a + b", round_trip_s=0.02, plain=list(plain), bond=bond)
 
 
 def test_a_set_is_held_to_its_bounds() -> None:
@@ -201,3 +203,15 @@ def test_the_report_shows_each_set_and_flow_and_draws_the_benefit() -> None:
     assert outcome.drawing is not None
     assert "high, bbr" in outcome.drawing
     assert outcome.notes[0].startswith("among the worst: high-0")
+
+
+def test_the_report_compares_with_plain_tcp_on_the_best_line() -> None:
+    found = {
+        "low-0": measured("low-0", 0.4, plain=(41e6, 9e6)),
+        "low-1": measured("low-1", 0.4, plain=(39e6, 9e6)),
+        "low-2": measured("low-2", 0.4, plain=(0.0, 0.0)),  # no yardstick
+    }
+    table = report.outcome(found).table
+    assert table is not None
+    assert table.splitlines()[2].split("|")[9] == " 50% 100% "
+    assert report.outcome({"low-2": found["low-2"]}).table is not None
