@@ -19,8 +19,8 @@ nothing about its rate.
 STARTUP doubles the window each round; what it overshoots by and loses is not held against the line. A queue
 that proves to be none, for the route has become longer, is the new base.
 
-The base is the smallest delay of the last BASE_KEEP_S. A queue that is kept for so long would become part of
-it, so a line whose queue was never short for DRAIN_AFTER_S is drained for a round.
+The queue is what exceeds the smallest delay of the last BASE_KEEP_S (delays.py). One that is kept for so long
+would become part of that, so a line whose queue was never short for DRAIN_AFTER_S is drained for a round.
 
 A line whose buffer is shallower than the queue aimed at (losses.py) has the aim and the window lowered, and
 near the window that lost growth is slow for a while. Other loss means nothing here, nor what STARTUP loses.
@@ -29,39 +29,37 @@ A short queue is no reason to shrink: R x span is the least that brings R, so wh
 would make the window shrink R and R the window. It grows only while it (or the pacer) holds something back.
 """
 
-from collections import deque
 from enum import Enum
 from math import inf
 
 from bondvpn.bond.contention import Round, Verdict
+from bondvpn.bond.delays import IDLE_S, RTT_START_S, SHORT_S, Delays
 from bondvpn.bond.delivery import DATAGRAM_BYTES, RATE_DATAGRAMS, Delivery
 from bondvpn.bond.losses import Losses
 from bondvpn.bond.sharing import QUEUE_HIGH, Sharing
-from bondvpn.bond.startup import Startup, full_for_s, lossy
+from bondvpn.bond.startup import STARTUP_WINDOW_MAX, Startup, full_for_s, lossy
 from bondvpn.bond.windowed import WindowedMin
 
 WINDOW_MIN_BYTES = 4 * DATAGRAM_BYTES  # what shows a loss by later ones
 WINDOW_START_BYTES = 10 * DATAGRAM_BYTES  # RFC 6928
-RTT_START_S = 0.1  # until the first sample
-RTT_MIN_S = 0.005  # in guessing the rate from it
+RTT_MIN_S = 0.001  # in guessing the rate from it
 ROUND_MIN_S = 0.025
+# While it doubles: by rounds of 25 ms a flow over gigabit Ethernet was ahead of the window by all that may
+# wait here, lost some and had 0.6 of its rate for seconds.
+ROUND_STARTUP_S = 0.005
 RATE_WINDOW_S = 0.050
 RATE_KEEP_S = 0.300
 RATE_KEEP_ROUNDS = 3
 MEAN_RATE_S = 0.200  # for the scheduler: mean over so long
-QUEUE_MEAN_S = 0.040  # a sample weighs by its age: an idle line's come seconds apart
-IDLE_S = 1.0  # without a report on the line
 REPORT_WEIGHT_MAX = 1 / 8  # nothing came meanwhile, perhaps because nothing was sent
 REPORT_MEAN_S = 0.200  # an interval weighs by its length: the long ones are what the window must cover
 # A probe beside a transfer has 2 ms less at 3 ms than at 4, and two or three lines the same sum; at 2.5 ms 50
 # Mbit/s of 10 and of 60 ms lose 3 % of it. With 3 ms at 16 Mbit/s a longer route is not told from a queue.
 QUEUE_AIM_S, QUEUE_AIM_FAST_S = 0.004, 0.003
 QUEUE_AIM_FAST_DATAGRAMS = 8  # from 24 Mbit/s on it is shorter, from 32 on the shortest
-QUEUE_AIM_MIN_S = 0.001
 QUEUE_AIM_MAX_S = 0.030
 QUEUE_AIM_DATAGRAMS = 2  # of a slow line
 QUEUE_AIM_JITTER = 3.0  # times the mean deviation of the delay
-QUEUE_HISTORY_S = 1.0
 GROW, EASE, SHRINK = 1.03, 0.98, 0.95
 # The most: where processors are busy both ends are late by more than a short line takes, and what is under
 # way must cover that. With 2, clients of eight on two cores stayed at 12 of 40 Mbit/s. A queue ends it.
@@ -72,13 +70,16 @@ AIM_LOWERED, AIM_RAISED = 0.7, 1.002  # by a lossy sample, by a round
 # Below 1 the window would be less than what brings R, and both would shrink each other.
 LOSSY_MIN = 1.0  # of the correction
 GROW_CAREFUL = 1.001
-BASE_KEEP_S = 10.0  # as BBR's min_rtt: routes change
 DATAGRAM_KEEP_S = 3.0  # longer than it takes to tell a longer route from a queue
 HELD = 0.75  # of the window under way, and what the pacer holds back is what the line lacks
 # Times window / what a window takes with the present queue: room to catch up after a late wake-up. At 1.2 a
 # window leaves in bursts that a buffer of 6 ms cannot take (measured: 0.84 of Σ).
 PACE = 1.1
 PACE_STARTUP = 4.0  # it must not hold back what doubles inside: cubic takes 16 ms for a queue (HyStart)
+# Under way beyond what a line itself holds; the other end's socket takes twice as much (linux.udp). What
+# waits there is no queue by the kernel's time stamps and no limit to growth: 8 flows over one line without a
+# shape had up to 23 MB under way, lost 6 to 16 % there and carried 2.2 Gbit/s, not 2.7 (bench gigabit-many).
+SOCKET_BYTES = 2 << 20
 DRAIN_AFTER_S = 4.0  # without a short queue: well before the base delay would be forgotten
 DRAIN = 0.6  # of what fills the line without any queue, for a round
 DRAIN_ROUNDS = 3  # until the queue is what it was: its own short one is no reason to grow
@@ -102,16 +103,10 @@ class Capacity:
         self.cap = cap_bps / 8 if cap_bps else inf
         self.rate = min(self.cap, WINDOW_START_BYTES / RTT_START_S)
         """What the line carries, as far as is known."""
-        self.queue_s = 0.0
-        """Smoothed delay in the line's queue."""
-        self.jitter_s = 0.0
-        self.srtt_s = RTT_START_S
+        self.delays = Delays()
         self.losses = Losses()
         self.report_s = 0.0
         """Between reports, smoothed."""
-        self._timed = False  # whether a round trip is known
-        self._base_rtt = WindowedMin(BASE_KEEP_S)
-        self._base_delay = WindowedMin(BASE_KEEP_S)
         # What a datagram takes at the line's best. A rate that sank because a longer route looks like a queue
         # must not raise the queue aimed at: then it would look like a short one, for seconds.
         self._datagram = WindowedMin(DATAGRAM_KEEP_S)
@@ -124,15 +119,12 @@ class Capacity:
         self._reported_at = -inf
         self._told_of_at = -inf  # when the newest datagram left of which a report has come
         self._settled_at = inf  # when what STARTUP sent has been reported
-        self._queued_at = -inf  # when the queue delay was last told
         self._delivery = Delivery()
-        self._queues: deque[tuple[float, float]] = deque()  # (when, queue delay)
-        self._last_delay: float | None = None
         self._blind = 0  # rounds in which the queue is short because it was drained
-        self._short_at = -inf  # when the queue was last seen short
         self._startup = Startup()
         self._round_came = self._round_lost = 0
         self._sharing = Sharing()
+        self._bounded = False  # by the other end's socket: the window says nothing of the line
 
     # -- what the scheduler asks ----------------------------------------------------------------
     @property
@@ -141,23 +133,12 @@ class Capacity:
         return self.losses.share
 
     @property
-    def base_rtt_s(self) -> float:
-        value = self._base_rtt.value
-        return value if value != inf else self.srtt_s
-
-    @property
-    def base_delay_s(self) -> float | None:
-        """Smallest one-way delay, on the scale of the reports; None before the first."""
-        value = self._base_delay.value
-        return value if value != inf else None
-
-    @property
     def queue_aim_s(self) -> float:
         """q*: the queue aimed at in the modem."""
         steady = min(max(QUEUE_AIM_FAST_S, QUEUE_AIM_FAST_DATAGRAMS * self._datagram_s), QUEUE_AIM_S)
-        aim = max(steady, QUEUE_AIM_JITTER * self.jitter_s)
+        aim = max(steady, QUEUE_AIM_JITTER * self.delays.jitter_s)
         aim = min(aim, QUEUE_AIM_MAX_S) * self._aim_scale
-        return max(aim, QUEUE_AIM_MIN_S, QUEUE_AIM_DATAGRAMS * self._datagram_s)
+        return max(aim, SHORT_S, QUEUE_AIM_DATAGRAMS * self._datagram_s)
 
     @property
     def _datagram_s(self) -> float:
@@ -166,10 +147,12 @@ class Capacity:
     @property
     def pace(self) -> float:
         """Bytes a second that may leave."""
-        at_once = self.window / max(self.srtt_s, 0.001)
+        at_once = self.window / max(self.delays.srtt_s, 0.001)
         if self.phase is Phase.STARTUP:
             return min(PACE_STARTUP * at_once, self.cap)
-        evenly = self.window / max(self._span(max(self.srtt_s - self.base_rtt_s, 0.0)), 0.001)
+        if self._bounded:
+            return min(PACE * at_once, self.cap)
+        evenly = self.window / max(self._span(max(self.delays.srtt_s - self.delays.base_rtt_s, 0.0)), 0.001)
         # Reports that were seldom while little was sent must not slow down what begins now.
         return min(max(PACE * evenly, self.rate), PACE * at_once, self.cap)
 
@@ -201,19 +184,19 @@ class Capacity:
         """The delay in the line's queue for what leaves now: as it was told, and what left since less what
         the line has carried since. Reports are late by a round trip; by them alone a line has too much, then
         nothing, in turns (16 + 10 Mbit/s, with LTE's gaps, cubic: 0.92 of Σ, not 0.96; simulated)."""
-        since = now - self._told_of_at
+        queue, since = self.delays.queue_s, now - self._told_of_at
         if not in_flight:
-            return max(0.0, self.queue_s - since)
+            return max(0.0, queue - since)
         if self.phase is Phase.STARTUP:
-            return self.queue_s  # its rate is not known
+            return queue  # its rate is not known
         # Whether a line of which nothing is heard carries anything is not known either.
-        return max(0.0, self.queue_s + in_flight / self.rate - min(since, self.srtt_s + self.report_s))
+        return max(0.0, queue + in_flight / self.rate - min(since, self.delays.srtt_s + self.report_s))
 
     def idle_queue(self, queue_s: float, now: float) -> None:
         """A probe's round trip says so. Of a line on which nothing is reported that is all there is to know:
         what begins now must not wait behind what others have put there."""
         if now - self._reported_at > IDLE_S:
-            self.queue_s, self._told_of_at = queue_s, now
+            self.delays.queue_s, self._told_of_at = queue_s, now
 
     def resume(self, now: float) -> None:
         """The line carries again after a silence: half of what it did, until reports say more. What they said
@@ -224,8 +207,7 @@ class Capacity:
         else:
             self.window = max(self._target(self.rate) / 2, WINDOW_MIN_BYTES)
             self._delivery.note(self.rate, now)
-        self.queue_s = 0.0
-        self._queues.clear()
+        self.delays.resume()
         self._sharing.over()
         if self.phase is Phase.CONTENDED:
             self.phase = Phase.STEADY
@@ -236,17 +218,14 @@ class Capacity:
         """A round-trip time without what the receiver waited before its report, on a datagram that left
         then."""
         self._told_of_at = max(self._told_of_at, left_at)
-        if not self._timed:
-            self._timed = True
-            self.srtt_s = rtt_s
+        if not self.delays.timed:
             self.rate = min(self.cap, max(self.rate, WINDOW_START_BYTES / max(rtt_s, RTT_MIN_S)))
-        self.srtt_s += (rtt_s - self.srtt_s) / 8
-        self._note_base(self._base_rtt, rtt_s, now)
+        self.delays.on_trip(rtt_s, now, contended=self._contended)
 
     def reports_moved(self, now: float) -> None:
         """Reports come by another line from now on: it has a share in each round trip."""
-        if self.phase is not Phase.CONTENDED:
-            self._base_rtt.restart(inf, now)
+        if not self._contended:
+            self.delays.reports_moved(now)
 
     def on_report(
         self, frame_bytes: int, arrived_s: float, delay_s: float | None, came: int, lost: int, now: float
@@ -259,47 +238,33 @@ class Capacity:
         self._reported_at = now
         self._delivery.arrived(frame_bytes, arrived_s, self._history_s)
         if delay_s is not None:
-            self._note_delay(delay_s, now)
+            self.delays.on_delay(delay_s, self._datagram_s, now, contended=self._contended)
         self._note_rate(now)
         self._round_came += came
         self._round_lost += lost
         self._note_loss(came, lost, now)
         if self.phase is Phase.STARTUP:
             self._settle_if_full(now)
-        if now - self._round_at >= max(self.base_rtt_s, ROUND_MIN_S):
+        least = ROUND_STARTUP_S if self.phase is Phase.STARTUP else ROUND_MIN_S
+        if now - self._round_at >= max(self.delays.base_rtt_s, least):
             self._round(now)
             self._round_at = now
             self._limited = self._held = False
             self._round_came = self._round_lost = 0
 
     @property
+    def _contended(self) -> bool:
+        return self.phase is Phase.CONTENDED
+
+    @property
+    def _trip_s(self) -> float:
+        """Over the empty line, to the report."""
+        return self.delays.base_rtt_s + self.report_s
+
+    @property
     def _history_s(self) -> float:
-        trips = max(2 * self.base_rtt_s, self.srtt_s + self.report_s)
+        trips = max(2 * self.delays.base_rtt_s, self.delays.srtt_s + self.report_s)
         return max(MEAN_RATE_S, trips, RATE_DATAGRAMS * DATAGRAM_BYTES / self.rate)
-
-    def _note_base(self, base: WindowedMin, value: float, now: float) -> None:
-        """A queue that others keep must not become part of it."""
-        if self.phase is not Phase.CONTENDED:
-            base.add(value, now)
-        else:
-            base.restart(min(value, base.value), now)
-
-    def _note_delay(self, delay_s: float, now: float) -> None:
-        silent = now - self._queued_at
-        if silent > BASE_KEEP_S / 2:  # it may be a queue of others
-            self._base_delay.restart(min(delay_s, self._base_delay.value), now)
-        self._note_base(self._base_delay, delay_s, now)
-        queue = max(0.0, delay_s - self._base_delay.value - self._datagram_s)
-        self.queue_s += (queue - self.queue_s) * min(1.0, silent / QUEUE_MEAN_S)
-        self._queued_at = now
-        if self._last_delay is not None:
-            self.jitter_s += (abs(delay_s - self._last_delay) - self.jitter_s) / 32
-        self._last_delay = delay_s
-        if queue < QUEUE_AIM_MIN_S and silent < IDLE_S:
-            self._short_at = now
-        self._queues.append((now, queue))
-        while self._queues[0][0] < now - QUEUE_HISTORY_S:
-            self._queues.popleft()
 
     def _note_rate(self, now: float) -> None:
         """The scheduler's rate: it follows up at once, down only when the line was limited."""
@@ -326,28 +291,35 @@ class Capacity:
 
     # -- once a round ---------------------------------------------------------------------------
     def _round(self, now: float) -> None:
-        span = max(self.base_rtt_s, ROUND_MIN_S)
-        told = [queue for at, queue in self._queues if at >= now - span]
-        queue = min(told, default=0.0)
+        span = max(self.delays.base_rtt_s, ROUND_MIN_S)
+        told = self.delays.least_queue(span, now)
+        queue = told or 0.0
         largest = self._largest_with_this(now)
         if self.phase is Phase.STARTUP:
             self._begin(queue, largest, now)
         else:
             alone = self.phase is Phase.STEADY
-            if told:
+            if told is not None:
                 self._who_else(queue, largest, now)
             if alone and self.phase is Phase.STEADY:
                 self._steady(queue, largest, now)
         self._aim_scale = min(1.0, self._aim_scale * AIM_RAISED)
-        self.window = max(self.window, WINDOW_MIN_BYTES)
+        self._bound(max(largest, self.rate))
+
+    def _bound(self, rate: float) -> None:
+        """The window is at most what the line and the other end's socket hold, as far as is known."""
+        times = STARTUP_WINDOW_MAX if self.phase is Phase.STARTUP else 1.0
+        most = times * rate * self.delays.base_rtt_s + SOCKET_BYTES
+        self._bounded = self.window > most
+        self.window = min(max(self.window, WINDOW_MIN_BYTES), most)
 
     def _largest(self, now: float) -> float:
-        return self._delivery.largest(max(RATE_KEEP_S, RATE_KEEP_ROUNDS * self.base_rtt_s), now)
+        return self._delivery.largest(max(RATE_KEEP_S, RATE_KEEP_ROUNDS * self.delays.base_rtt_s), now)
 
     @property
     def _delivered(self) -> float:
         """The rate of the last round trip."""
-        return self._delivery.rate(max(self.base_rtt_s, RATE_WINDOW_S))
+        return self._delivery.rate(max(self.delays.base_rtt_s, RATE_WINDOW_S))
 
     def _largest_with_this(self, now: float) -> float:
         """R: the largest delivered rate of the last rounds, with this one."""
@@ -367,13 +339,13 @@ class Capacity:
 
     def _span(self, queue_s: float) -> float:
         """What a window takes from the first datagram to the report on the last."""
-        return self.base_rtt_s + max(self.report_s / 2 + queue_s, self.report_s)
+        return self.delays.base_rtt_s + max(self.report_s / 2 + queue_s, self.report_s)
 
     def _settle_if_full(self, now: float) -> None:
         """End STARTUP when the line is full, with all it carries: what it brought since then. A round has
         less, for slow start comes in bursts: by that cubic had 0.70 of Σ over 98 and 42 Mbit/s of 140 and 320
         ms, not 0.97 (simulated)."""
-        full_s = full_for_s(self._queues, QUEUE_HIGH * self.queue_aim_s, ROUND_MIN_S, now)
+        full_s = full_for_s(self.delays.queues, QUEUE_HIGH * self.queue_aim_s, ROUND_MIN_S, now)
         if full_s and self._ours(now):
             self._delivery.note(self._delivery.rate(full_s), now)
             self._settle(self._largest_with_this(now), now)
@@ -384,36 +356,37 @@ class Capacity:
         full = queue >= QUEUE_HIGH * aim and self._ours(now)
         much_lost = lossy(self._round_came, self._round_lost)
         ends = full or much_lost
-        if not (self._limited or ends or self._startup.used(self.window, largest, self.base_rtt_s)):
+        if not (self._limited or ends or self._startup.used(self.window, largest, self.delays.base_rtt_s)):
             return
-        if self._startup.over(largest, limited=self._limited, ends=ends):
+        if self._startup.over(largest, now, limited=self._limited, ends=ends):
             self._settle(largest, now)
             if much_lost and not full:
                 self._aim_scale = AIM_LOWERED
         elif queue < aim:
-            self.window = self._startup.widened(self.window, largest, self.base_rtt_s + self.report_s)
+            self.window = self._startup.widened(self.window, largest, self._trip_s)
 
     def _ours(self, now: float) -> bool:
         """Whether a queue in STARTUP is our own doing."""
-        trip = self.base_rtt_s + self.report_s
-        used = Startup.used(WINDOW_START_BYTES, self._delivered, self.base_rtt_s)
+        trip = self._trip_s
+        used = Startup.used(WINDOW_START_BYTES, self._delivered, self.delays.base_rtt_s)
         pressed = used or now - self._limited_at < 2 * trip
-        return self._startup.ours(self._short_at, trip, now, pressed=pressed)
+        return self._startup.ours(self.delays.short_at, trip, now, pressed=pressed)
 
     def _settle(self, largest: float, now: float) -> None:
         """STARTUP is over."""
         self.phase = Phase.STEADY
-        self._short_at = now
+        self.delays.short_at = now
         self._sharing.begins(now)
         rate = largest or self.rate
-        self._settled_at = now + self.base_rtt_s + self.report_s + self.window / rate
+        self.rate = min(max(self.rate, rate), self.cap)
+        self._settled_at = now + self._trip_s + self.window / rate
         self.window = max(self._target(rate), WINDOW_START_BYTES)
 
     def _steady(self, queue: float, largest: float, now: float) -> None:
         if not largest:
             return
         if not self._used:
-            self._short_at = now  # none of the queue is ours
+            self.delays.short_at = now  # none of the queue is ours
             return
         aim = self.queue_aim_s
         drained = self._drained
@@ -426,9 +399,9 @@ class Capacity:
             self._correction = min(self._correction * grow, CORRECTION_MAX)
         elif queue > aim:
             self._correction = max(self._correction * EASE, CORRECTION_MIN)
-        if now - self._short_at > DRAIN_AFTER_S:
-            self._short_at = now
-            self.window = DRAIN * largest * self.base_rtt_s
+        if now - self.delays.short_at > DRAIN_AFTER_S:
+            self.delays.short_at = now
+            self.window = DRAIN * largest * self.delays.base_rtt_s
             self._blind = DRAIN_ROUNDS
             return
         target = self._target(largest) * self._correction
@@ -443,7 +416,7 @@ class Capacity:
         """Whether the round says anything of the window. That of a few ACKs does not: their samples, late by
         the line's jitter, made four datagrams of it, and the next flow began with those (design.md, 5)."""
         said = self._limited or self._held or self._drained
-        return said or Startup.used(self.window, self._delivered, self.base_rtt_s)
+        return said or Startup.used(self.window, self._delivered, self.delays.base_rtt_s)
 
     @property
     def _drained(self) -> bool:
@@ -466,7 +439,7 @@ class Capacity:
         if verdict is Verdict.ROUTE:
             self._longer_route(now)
         elif verdict is Verdict.SHORT:
-            self.srtt_s = min(self.srtt_s, self.base_rtt_s + queue)  # or the old delay slows the pace
+            self.delays.short(queue)
 
     def _seen(self, queue: float) -> Round:
         """As if a datagram took what it does at the line's best: beside others we have a share of the rate,
@@ -479,18 +452,16 @@ class Capacity:
         return Round(
             queue=queue + datagram_s - least,
             aim=aim,
-            rate=self._delivery.rate(max(self.srtt_s, RATE_WINDOW_S)),
+            rate=self._delivery.rate(max(self.delays.srtt_s, RATE_WINDOW_S)),
             came=self._round_came,
             lost=self._round_lost,
             used=self._limited or self._held,
-            trip_s=self.srtt_s + self.report_s,
-            empty_trip_s=self.base_rtt_s + self.report_s,
+            trip_s=self.delays.srtt_s + self.report_s,
+            empty_trip_s=self._trip_s,
         )
 
     def _longer_route(self, now: float) -> None:
-        self._base_delay.restart(self._base_delay.value + self._sharing.queue_s, now)
-        self._base_rtt.restart(self.srtt_s, now)
-        self._queues.clear()
+        self.delays.longer_route(self._sharing.queue_s, now)
         self._correction = 1.0
         if self._sharing.best < inf:
             self._delivery.note(self._sharing.best, now)  # what made the line idle was a mistake

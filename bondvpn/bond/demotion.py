@@ -73,6 +73,6 @@ def _lossy(line: Capacity, others: Sequence[Capacity]) -> str:
 
 def _behind_s(line: Capacity, others: Sequence[Capacity]) -> float:
     """By how much its delay exceeds the quickest of the others'; 0 while one is not known."""
-    delays = [delay for other in others if (delay := other.base_delay_s) is not None]
-    own = line.base_delay_s
+    delays = [delay for other in others if (delay := other.delays.base_delay_s) is not None]
+    own = line.delays.base_delay_s
     return own - min(delays) if own is not None and delays else 0.0

@@ -17,6 +17,7 @@ STARTUP_GROWTH = 4.0  # per round; slow start has 2
 STARTUP_WINDOW_MAX = 8.0
 STARTUP_ROUNDS_FLAT = 3  # BBR: draft-cardwell-iccrg-bbr-congestion-control-00, 4.3.1.2
 STARTUP_RATE_GROWTH = 1.25
+ROUND_FLAT_S = 0.025  # the rate is told over twice as long, and reports are up to 10 ms apart
 OTHERS_S, OTHERS_TRIPS = 1.0, 4  # a queue that was there before us and stays so long counts too
 STARTUP_TOLD = 3  # reports of a queue
 LOSS_STARTUP = 0.05
@@ -29,15 +30,16 @@ class Startup:
     def __init__(self) -> None:
         self._rate = 0.0  # the largest that was delivered in a round, when it was last a quarter more
         self._flat = 0  # rounds since
+        self._counted_at = -inf  # when the last of them ended
         self._idle_at = -inf  # when a queue was last seen on the line without our using it
 
-    def over(self, delivered: float, *, limited: bool, ends: bool) -> bool:
+    def over(self, delivered: float, now: float, *, limited: bool, ends: bool) -> bool:
         """Whether the round that delivered so much was the last one. `limited`: by the window; `ends`: by a
         full queue or loss it is anyway."""
         if delivered > self._rate * STARTUP_RATE_GROWTH:
-            self._rate, self._flat = delivered, 0
-        elif limited or ends:
-            self._flat += 1
+            self._rate, self._flat, self._counted_at = delivered, 0, now
+        elif (limited or ends) and now - self._counted_at >= ROUND_FLAT_S:
+            self._flat, self._counted_at = self._flat + 1, now
         return ends or self._flat >= STARTUP_ROUNDS_FLAT
 
     def ours(self, short_at: float, trip_s: float, now: float, *, pressed: bool) -> bool:

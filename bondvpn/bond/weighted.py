@@ -9,13 +9,10 @@ a speed is bounded by what is under way on it.
 from math import inf
 from typing import Generic
 
+from bondvpn.bond.capacity import SOCKET_BYTES
 from bondvpn.bond.line import EXPRESS_DEBT_S, RUN_BYTES, TURN_S, Choice, L, Line
 
 QUEUE_S = 0.12  # of the lines' sum; more only adds delay
-# Under way on a line without a speed, if its window is smaller; the other end's socket holds twice as much
-# (linux.udp). Without a bound a sixth was lost there whenever that end was the slower one, and 8 flows had
-# 1.5 to 2.5 Gbit/s, not 3.1 (bench gigabit-many).
-SOCKET_BYTES = 2 << 20
 
 
 class Weighted(Generic[L]):
@@ -106,5 +103,6 @@ class Weighted(Generic[L]):
 
 
 def _full(line: Line) -> bool:
-    """Whether as much is under way as a line without a speed and the other end's socket are known to hold."""
+    """Whether as much is under way as a line without a speed and the other end's socket are known to hold.
+    Its window is not asked to grow, but may have, under another scheduler."""
     return line.rate_bps is None and line.in_flight >= max(SOCKET_BYTES, line.capacity.window)

@@ -69,9 +69,9 @@ def _learned(link: Link, now: float) -> dict[str, Any]:
         "learned_bps": round(capacity.known_rate * 8) or None,
         "window_bytes": round(capacity.window),
         "in_flight_bytes": in_flight,
-        "base_rtt_ms": round(capacity.base_rtt_s * 1e3, 1),
+        "base_rtt_ms": round(capacity.delays.base_rtt_s * 1e3, 1),
         "queue_ms": round(capacity.queue_now_s(in_flight, now) * 1e3, 1),
-        "jitter_ms": round(capacity.jitter_s * 1e3, 1),
+        "jitter_ms": round(capacity.delays.jitter_s * 1e3, 1),
         "tx_lost": link.lost_datagrams,
         "resent": link.resent_chunks,
     }

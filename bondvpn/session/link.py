@@ -139,7 +139,7 @@ class Link:
         """When the report on the oldest that this link alone is to bring is overdue (RFC 9002, 6.1.2)."""
         if not self.capacity.report_s:
             return float("inf")  # how far apart reports are is not known yet
-        wait = LATE_RTTS * self.capacity.srtt_s + max(self.capacity.report_s, REPORT_SPARSE_S)
+        wait = LATE_RTTS * self.capacity.delays.srtt_s + max(self.capacity.report_s, REPORT_SPARSE_S)
         return self.send_lane.flight.oldest_load + wait
 
     def forget(self) -> Piece[Any] | None:

@@ -238,11 +238,11 @@ class Learner:
         """A one-way delay in seconds. Where the round trip says that it may be more than 16 bits hold, that
         is what counts; a probe's delay comes without one."""
         capacity, rtt = link.capacity, link.liveness.rtt
-        base = capacity.base_delay_s
+        base = capacity.delays.base_delay_s
         queued = None
         if rtt_s is not None:
-            queued = rtt_s - (rtt.min_s or capacity.base_rtt_s)
+            queued = rtt_s - (rtt.min_s or capacity.delays.base_rtt_s)
             if queued > QUEUED_MAX_S and base is not None:
-                return base + rtt_s - capacity.base_rtt_s
+                return base + rtt_s - capacity.delays.base_rtt_s
         delay = self._scale.place(told, link.number, rtt, now, queued)
         return None if delay is None else delay * TIME_UNIT_S

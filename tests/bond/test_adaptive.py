@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from bondvpn.bond.adaptive import (
     COPY_SHARE,
+    EXCESS,
     ORDER_S,
     QUEUE_FULL,
     QUEUE_S,
@@ -53,10 +54,10 @@ class Line:
         self.out_of_startup(2 * YOUNG_S)
         self.capacity.rate = self.rate
         self.capacity.window = self.window
-        self.capacity.queue_s = self.queue_s
+        self.capacity.delays.queue_s = self.queue_s
         self.capacity._told_of_at = NOW
         if self.delay_s is not None:
-            self.capacity._base_delay.add(self.delay_s, NOW)
+            self.capacity.delays._base_delay.add(self.delay_s, NOW)
         self.pacer = Pacer(None)
         self.pacer.set_rate(1e9, 1.0)
 
@@ -148,7 +149,7 @@ def test_a_slow_line_of_which_nothing_is_known_takes_the_newest_meanwhile() -> N
     assert choice is not None
     assert choice.line is slow
     assert choice.skip == 30_000 - choice.budget
-    slow.capacity.queue_s = 0.02
+    slow.capacity.delays.queue_s = 0.02
     assert adaptive(fast, slow).next(NOW, 30_000, LIMIT) is None, "it is full: enough is known"
 
 
@@ -213,6 +214,14 @@ def test_a_line_has_room_while_window_pacer_and_socket_agree() -> None:
     line.in_flight = 0
     line.dry()
     assert scheduler.next(NOW, PLENTY, LIMIT) is None
+
+
+def test_what_a_report_frees_is_no_run_too_small() -> None:
+    line = Line(1e9, window=2_000_000, in_flight=2_000_000 - DATAGRAM_BYTES)
+    line.capacity.delays.srtt_s = 0.001  # or its pace allows less
+    choice = adaptive(line).next(NOW, PLENTY, LIMIT)
+    assert choice is not None
+    assert choice.budget == int(line.window * EXCESS)
 
 
 def test_a_run_exceeds_neither_window_nor_turn_nor_a_send_call() -> None:
@@ -314,7 +323,7 @@ def test_express_goes_by_the_soonest_and_its_copy_by_the_next() -> None:
     scheduler = adaptive(far, near)
     assert scheduler.express(NOW) is near
     assert scheduler.express(NOW, near) is far
-    near.queue_s = near.capacity.queue_s = 0.050
+    near.queue_s = near.capacity.delays.queue_s = 0.050
     later = NOW + 2 * ORDER_S
     assert scheduler.express(later) is far
     far.blocked = True
@@ -336,10 +345,10 @@ def test_what_is_patient_waits_for_the_soonest_lines_pace() -> None:
 def test_what_is_patient_leaves_out_lines_that_have_a_queue_or_a_full_window() -> None:
     near, far = Line(delay_s=0.010), Line(delay_s=0.030)
     scheduler = adaptive(far, near)
-    near.capacity.queue_s = 2 * QUEUE_AIM_S
+    near.capacity.delays.queue_s = 2 * QUEUE_AIM_S
     assert scheduler.express(NOW) is near
     assert scheduler.patient(NOW) is far
-    far.capacity.queue_s = 2 * QUEUE_AIM_S
+    far.capacity.delays.queue_s = 2 * QUEUE_AIM_S
     assert scheduler.patient(NOW) is near
     near.in_flight = int(near.capacity.window)
     assert scheduler.patient(NOW) is far
@@ -350,7 +359,7 @@ def test_what_is_patient_leaves_out_lines_that_have_a_queue_or_a_full_window() -
 def test_express_goes_ahead_of_the_pace_but_not_without_end() -> None:
     line = Line()
     scheduler = adaptive(line)
-    line.capacity.window = 1_000_000 * line.capacity.srtt_s
+    line.capacity.window = 1_000_000 * line.capacity.delays.srtt_s
     scheduler.express(NOW)
     line.pacer.tokens = -1.0
     assert scheduler.express(NOW) is line
@@ -400,7 +409,7 @@ def test_what_is_known_at_first_is_too_little_for_a_queue() -> None:
 def test_a_long_line_of_which_nothing_is_known_has_time_to_double_before_the_queue_is_full() -> None:
     lines = [Line(1e6, 0.010), Line(1e6, 0.150)]
     for line in lines:
-        line.capacity._base_rtt.add(2 * (line.delay_s or 0.0), NOW)
+        line.capacity.delays._base_rtt.add(2 * (line.delay_s or 0.0), NOW)
     scheduler = adaptive(*lines)
     known = scheduler.queue_bytes
     lines[1].capacity.phase = Phase.STARTUP
@@ -467,7 +476,7 @@ def test_a_queue_that_nobody_reports_on_is_forgotten_once_it_must_have_left() ->
     near, stood = Line(delay_s=0.010, blocked=True), Line(delay_s=0.010)
     for i in range(9):
         stood.capacity.on_report(0, NOW, 0.310, 1, 0, NOW + i * 0.01)
-    queue_s = stood.capacity.queue_s
+    queue_s = stood.capacity.delays.queue_s
     assert queue_s > 0.2
     scheduler = adaptive(near, stood)
     assert scheduler.next(NOW + 0.9 * queue_s, 3_000, LIMIT) is None

@@ -5,7 +5,7 @@ from math import inf
 import pytest
 from simulatedline import REPORT_S, TICK_S, SimulatedLine
 
-from bondvpn.bond.capacity import WINDOW_MIN_BYTES, WINDOW_START_BYTES, Capacity, Phase
+from bondvpn.bond.capacity import SOCKET_BYTES, WINDOW_MIN_BYTES, WINDOW_START_BYTES, Capacity, Phase
 from bondvpn.bond.delivery import DATAGRAM_BYTES
 from bondvpn.bond.demotion import LOSS_MAX
 
@@ -35,6 +35,34 @@ def test_the_queue_settles_at_what_is_aimed_at(delay_s: float) -> None:
     queues = sorted(line.queues)
     # The aim is for the smallest of a round; what comes between two reports stands on top of it.
     assert queues[len(queues) // 2] <= 1.2 * line.capacity.queue_aim_s + REPORT_S / 2
+
+
+def test_startup_on_a_short_line_has_short_rounds() -> None:
+    line = SimulatedLine(1000, 0.0001)
+    line.run(0.14)
+    assert line.capacity.window > 1_000_000  # by rounds of 25 ms a quarter of that
+
+
+def test_what_startup_ends_with_is_the_rate() -> None:
+    line = SimulatedLine(1000, 0.0001)
+    while line.capacity.phase is Phase.STARTUP:
+        line.run(TICK_S)
+        assert line.now < 101
+    assert line.capacity.rate > 0.8 * line.rate  # not the mean, half of which is of before
+
+
+def test_the_other_ends_socket_bounds_what_is_under_way() -> None:
+    """What waits there is no queue by the kernel's time stamps, and its pace is no line's."""
+    capacity, now, rate, trip_s = Capacity(), NOW, 300e6, 0.0002
+    for _ in range(400):
+        now += REPORT_S / 2
+        capacity.refused(now)
+        capacity.on_rtt(trip_s, now, now - trip_s)
+        capacity.on_report(int(rate * (now - NOW)), now, 0.0001, 1000, 0, now)
+        assert capacity.window <= SOCKET_BYTES + 8.01 * rate * trip_s
+    assert capacity.phase is Phase.STEADY
+    assert SOCKET_BYTES < capacity.window <= SOCKET_BYTES + 1.1 * rate * trip_s
+    assert capacity.pace > 2 * rate
 
 
 def test_the_short_queue_of_a_drain_is_no_reason_to_grow() -> None:
@@ -148,11 +176,11 @@ def test_a_sample_of_the_queue_weighs_by_its_age() -> None:
     for capacity in (often, seldom):
         for i in range(100):
             capacity.on_report(i, i / 100, 0.040 if i else 0.0, 0, 0, i / 100)
-        assert capacity.queue_s > 0.015
+        assert capacity.delays.queue_s > 0.015
     often.on_report(100, 1.0, 0.0, 0, 0, 1.0)
     seldom.on_report(100, 3.0, 0.0, 0, 0, 3.0)
-    assert often.queue_s > 0.010
-    assert seldom.queue_s == 0.0
+    assert often.delays.queue_s > 0.010
+    assert seldom.delays.queue_s == 0.0
 
 
 def filled(rate: float, queue_s: float, told_of_at: float) -> Capacity:
@@ -160,7 +188,7 @@ def filled(rate: float, queue_s: float, told_of_at: float) -> Capacity:
     capacity = Capacity()
     capacity.phase = Phase.STEADY
     capacity.on_rtt(0.050, told_of_at + 0.050, told_of_at)
-    capacity.rate, capacity.queue_s = rate, queue_s
+    capacity.rate, capacity.delays.queue_s = rate, queue_s
     return capacity
 
 
@@ -187,14 +215,14 @@ def test_the_queue_is_what_was_told_and_what_left_since_less_what_was_carried(
 def test_round_trips_count_anew_when_reports_come_by_another_line() -> None:
     capacity = filled(1e6, 0.0, NOW)
     capacity.on_rtt(0.100, NOW + 0.1)
-    assert capacity.base_rtt_s == 0.050
+    assert capacity.delays.base_rtt_s == 0.050
     capacity.reports_moved(NOW + 0.2)
     capacity.on_rtt(0.090, NOW + 0.3)
-    assert capacity.base_rtt_s == 0.090
-    assert capacity.srtt_s < 0.090, "not for the first time"
+    assert capacity.delays.base_rtt_s == 0.090
+    assert capacity.delays.srtt_s < 0.090, "not for the first time"
     capacity.phase = Phase.CONTENDED  # it would take others' queue for its own way
     capacity.reports_moved(NOW + 0.4)
-    assert capacity.base_rtt_s == 0.090
+    assert capacity.delays.base_rtt_s == 0.090
 
 
 def test_long_report_intervals_count_for_more_than_short_ones() -> None:
@@ -264,10 +292,10 @@ def test_a_line_that_returns_gets_half_of_what_it_did_whatever_was_reported_mean
     line.run(4)
     before = line.capacity.window
     capacity = line.capacity
-    capacity.window, capacity.queue_s = WINDOW_MIN_BYTES, 0.4
+    capacity.window, capacity.delays.queue_s = WINDOW_MIN_BYTES, 0.4
     capacity.resume(line.now + 1.0)
     assert capacity.window == pytest.approx(before / 2, rel=0.2)
-    assert capacity.queue_s == 0.0
+    assert capacity.delays.queue_s == 0.0
     fresh = Capacity()
     fresh.resume(0.0)
     assert fresh.window == WINDOW_START_BYTES, "it has not carried yet"
@@ -334,4 +362,4 @@ def test_what_is_queued_after_a_silence_is_not_the_base() -> None:
     for step in range(10):
         now = NOW + 20.0 + step * 0.05
         line.on_report(1000 + step, now, 0.625, 1, 0, now)
-    assert line.base_delay_s == 0.025
+    assert line.delays.base_delay_s == 0.025

@@ -83,7 +83,7 @@ def test_beside_another_host_a_line_keeps_its_share(begins_s: float) -> None:
     ours = line.share(10)
     assert 0.3 <= ours <= 0.7
     assert ours + (line.theirs - before) / 10 / line.rate >= 0.95
-    assert line.capacity.base_rtt_s < 0.025, "their queue became part of the base"
+    assert line.capacity.delays.base_rtt_s < 0.025, "their queue became part of the base"
 
 
 def test_the_queue_is_short_again_soon_after_the_others_have_left() -> None:
@@ -165,7 +165,7 @@ def test_a_longer_route_is_not_taken_for_other_traffic(longer_s: float, loss: fl
     line.run(6)
     assert sum(queue > 0.150 for queue in line.queues) * TICK_S < 1.0, before
     assert line.run(3) >= 0.9 * line.rate
-    assert line.capacity.base_rtt_s == pytest.approx(2 * line.delay_s, abs=0.006)
+    assert line.capacity.delays.base_rtt_s == pytest.approx(2 * line.delay_s, abs=0.006)
 
 
 def test_rounds_in_which_nothing_came_teach_nothing_of_the_best_rate() -> None:

@@ -23,7 +23,7 @@ def line(loss: float = 0.0, delay_s: float | None = 0.010, rate: float = 1e6) ->
     capacity.losses.share = loss
     capacity.rate = 0.1 * rate if loss else rate
     if delay_s is not None:
-        capacity._base_delay.add(delay_s, NOW)
+        capacity.delays._base_delay.add(delay_s, NOW)
     return capacity
 
 
@@ -137,9 +137,9 @@ def test_one_that_was_late_is_used_again_once_it_is_not() -> None:
     demotion, late, others = Demotion(), line(0.0, 0.760), [line()]
     assert demotion.judge(late, others, NOW)
     assert not demotion.judge(late, others, NOW + 1.0)
-    late._base_delay.restart(0.010 + BACK_MAX_S + 0.01, NOW + 2.0)
+    late.delays._base_delay.restart(0.010 + BACK_MAX_S + 0.01, NOW + 2.0)
     assert not demotion.judge(late, others, NOW + 2.0), "to and fro"
-    late._base_delay.restart(0.200, NOW + 3.0)
+    late.delays._base_delay.restart(0.200, NOW + 3.0)
     assert demotion.judge(late, others, NOW + 3.0)
     assert not demotion.demoted
     bad = line(0.5)

@@ -10,6 +10,7 @@ from bondvpn.bond.adaptive import Adaptive
 from bondvpn.datapath import LONE_S
 from bondvpn.datapath.backlog import KEPT_EACH
 from bondvpn.datapath.outbound import (
+    QUANTUM_S,
     QUEUE_EXCESS,
     QUEUE_MAX_BYTES,
     QUEUE_MIN_BYTES,
@@ -346,6 +347,22 @@ def test_streams_take_turns() -> None:
     assert len(set(order)) == 2
     assert longest <= 2 * TURN_CHUNKS + RUN_MAX // 2  # while only the first was there
     assert order[-2 * TURN_CHUNKS :] != [order[-1]] * 2 * TURN_CHUNKS
+
+
+def test_a_turn_is_longer_on_a_fast_line() -> None:
+    first = {}
+    for rate in (1e6, 150e6):
+        sender = Sender()
+        sender.links[0].capacity.rate = rate
+        blocked(sender)
+        sender.tap.frames.extend(super_frame(flow, 0, 60_000, 1448) for flow in (1, 2))
+        sender.out.on_readable(sender.now)
+        sender.out.on_readable(sender.now)
+        blocked(sender, False)
+        sender.out.dispatch(sender.now)
+        first[rate] = len(sender.taken()[0])
+    assert first[1e6] == TURN_CHUNKS
+    assert 0.9 * QUANTUM_S * 150e6 < first[150e6] * CHUNK_MAX_BYTES <= QUANTUM_S * 150e6
 
 
 def test_express_goes_before_what_waits() -> None:

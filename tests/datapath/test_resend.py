@@ -224,7 +224,7 @@ def test_whatever_is_lost_each_frame_arrives_once_or_its_chunk_was_tried_often(s
 def bonded(scheduler: Adaptive[Link]) -> Sender:
     sender = Sender(2)
     for link, delay_s in zip(sender.links, (0.010, 0.030), strict=True):
-        link.capacity._base_delay.add(delay_s, sender.now)
+        link.capacity.delays._base_delay.add(delay_s, sender.now)
         link.capacity.window = 1e9
         link.capacity.rate = 1e8
         link.capacity.report_s = 0.010

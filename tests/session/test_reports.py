@@ -399,7 +399,7 @@ def test_the_round_trip_leaves_out_what_the_report_waited() -> None:
     end.send(10)
     end.now += 0.050
     end.take(report_of(9, held=round(0.020 / TIME_UNIT_S)))
-    assert end.link.capacity.srtt_s == pytest.approx(0.030, abs=1e-4)
+    assert end.link.capacity.delays.srtt_s == pytest.approx(0.030, abs=1e-4)
 
 
 def test_delays_are_followed_over_their_wrap() -> None:
@@ -410,7 +410,7 @@ def test_delays_are_followed_over_their_wrap() -> None:
         end.send(10)
         end.now += 6
         end.take(report_of(10 * i + 9, arrived=1 + i * 100, delay=delay))
-        bases.append(end.link.capacity._last_delay)
+        bases.append(end.link.capacity.delays._last_delay)
     assert [round((base or 0) / TIME_UNIT_S) for base in bases] == [65_530, 65_534, 65_539, 65_530]
 
 
@@ -422,8 +422,9 @@ def test_a_queue_of_more_than_half_a_clocks_turn_is_a_queue(queue_s: float) -> N
         end.send(10)
         end.now += 0.050
         end.take(report_of(10 * i + 9, arrived=1 + i * 3000, delay=delay % 65_536))
-        assert end.link.capacity.base_delay_s == pytest.approx(65_000 * TIME_UNIT_S)
-        assert end.link.capacity._last_delay == pytest.approx((65_000 + (i == 1) * queue) * TIME_UNIT_S)
+        delays = end.link.capacity.delays
+        assert delays.base_delay_s == pytest.approx(65_000 * TIME_UNIT_S)
+        assert delays._last_delay == pytest.approx((65_000 + (i == 1) * queue) * TIME_UNIT_S)
 
 
 def test_a_queue_of_more_than_a_clocks_turn_is_told_by_the_round_trip() -> None:
@@ -433,8 +434,9 @@ def test_a_queue_of_more_than_a_clocks_turn_is_told_by_the_round_trip() -> None:
         end.now += 0.050 + queue_s
         delay = 65_000 + round(queue_s / TIME_UNIT_S)
         end.take(report_of(10 * i + 9, arrived=1 + i * 3000, delay=delay % 65_536))
-        assert end.link.capacity.base_delay_s == pytest.approx(65_000 * TIME_UNIT_S)
-        assert end.link.capacity._last_delay == pytest.approx(65_000 * TIME_UNIT_S + queue_s, abs=within)
+        delays = end.link.capacity.delays
+        assert delays.base_delay_s == pytest.approx(65_000 * TIME_UNIT_S)
+        assert delays._last_delay == pytest.approx(65_000 * TIME_UNIT_S + queue_s, abs=within)
 
 
 def test_what_the_old_keys_have_under_way_is_lost_when_later_data_came() -> None:
@@ -457,11 +459,11 @@ def test_reports_by_another_link_begin_new_round_trips() -> None:
     end = Sending()
     end.send(10, "")
     assert end.take(report_of(4)) is not None
-    first = end.link.capacity.base_rtt_s
+    first = end.link.capacity.delays.base_rtt_s
     for by in (0, 1):
         end.now += 0.5
         assert end.take(report_of(5 + by), by=by) is not None
-        assert (end.link.capacity.base_rtt_s == first) is (by == 0)
+        assert (end.link.capacity.delays.base_rtt_s == first) is (by == 0)
 
 
 # -- hostile ----------------------------------------------------------------------------------------
@@ -505,8 +507,8 @@ def test_no_report_makes_anything_come_twice_or_figures_senseless(
             spoken_of += [
                 (int(piece.load), i) for piece in pieces for i in range(piece.start, piece.start + piece.n)
             ]
-        capacity = end.link.capacity
-        for figure in (capacity.window, capacity.rate, capacity.pace, capacity.srtt_s, capacity.queue_s):
+        capacity, delays = end.link.capacity, end.link.capacity.delays
+        for figure in (capacity.window, capacity.rate, capacity.pace, delays.srtt_s, delays.queue_s):
             assert math.isfinite(figure)
             assert figure >= 0
         assert capacity.rate > 0
