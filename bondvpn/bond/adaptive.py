@@ -18,7 +18,8 @@ from collections.abc import Callable
 from math import inf
 from typing import Generic
 
-from bondvpn.bond.capacity import QUEUE_AIM_S, Phase
+from bondvpn.bond.aim import QUEUE_AIM_S
+from bondvpn.bond.capacity import Phase
 from bondvpn.bond.delivery import DATAGRAM_BYTES
 from bondvpn.bond.equaliser import SPREAD_MAX_S, SPREAD_MIN_S
 from bondvpn.bond.line import EXPRESS_DEBT_S, RUN_BYTES, TURN_S, Choice, L, Line

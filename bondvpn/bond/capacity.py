@@ -32,13 +32,13 @@ would make the window shrink R and R the window. It grows only while it (or the 
 from enum import Enum
 from math import inf
 
+from bondvpn.bond.aim import QUEUE_AIM_DATAGRAMS, QueueAim
 from bondvpn.bond.contention import Round, Verdict
-from bondvpn.bond.delays import IDLE_S, RTT_START_S, SHORT_S, Delays
+from bondvpn.bond.delays import IDLE_S, RTT_START_S, Delays
 from bondvpn.bond.delivery import DATAGRAM_BYTES, RATE_DATAGRAMS, Delivery
 from bondvpn.bond.losses import Losses
 from bondvpn.bond.sharing import QUEUE_HIGH, Sharing
 from bondvpn.bond.startup import STARTUP_WINDOW_MAX, Startup, full_for_s, lossy
-from bondvpn.bond.windowed import WindowedMin
 
 WINDOW_MIN_BYTES = 4 * DATAGRAM_BYTES  # what shows a loss by later ones
 WINDOW_START_BYTES = 10 * DATAGRAM_BYTES  # RFC 6928
@@ -53,24 +53,15 @@ RATE_KEEP_ROUNDS = 3
 MEAN_RATE_S = 0.200  # for the scheduler: mean over so long
 REPORT_WEIGHT_MAX = 1 / 8  # nothing came meanwhile, perhaps because nothing was sent
 REPORT_MEAN_S = 0.200  # an interval weighs by its length: the long ones are what the window must cover
-# A probe beside a transfer has 2 ms less at 3 ms than at 4, and two or three lines the same sum; at 2.5 ms 50
-# Mbit/s of 10 and of 60 ms lose 3 % of it. With 3 ms at 16 Mbit/s a longer route is not told from a queue.
-QUEUE_AIM_S, QUEUE_AIM_FAST_S = 0.004, 0.003
-QUEUE_AIM_FAST_DATAGRAMS = 8  # from 24 Mbit/s on it is shorter, from 32 on the shortest
-QUEUE_AIM_MAX_S = 0.030
-QUEUE_AIM_DATAGRAMS = 2  # of a slow line
-QUEUE_AIM_JITTER = 3.0  # times the mean deviation of the delay
 GROW, EASE, SHRINK = 1.03, 0.98, 0.95
 # The most: where processors are busy both ends are late by more than a short line takes, and what is under
 # way must cover that. With 2, clients of eight on two cores stayed at 12 of 40 Mbit/s. A queue ends it.
 CORRECTION_MIN, CORRECTION_MAX = 0.6, 8.0
 STEP_MAX = 1.3
 YOUNG_S = 1.0  # after STARTUP: a bbr that began then has found its rate, and what it sent too much has left
-AIM_LOWERED, AIM_RAISED = 0.7, 1.002  # by a lossy sample, by a round
 # Below 1 the window would be less than what brings R, and both would shrink each other.
 LOSSY_MIN = 1.0  # of the correction
 GROW_CAREFUL = 1.001
-DATAGRAM_KEEP_S = 3.0  # longer than it takes to tell a longer route from a queue
 HELD = 0.75  # of the window under way, and what the pacer holds back is what the line lacks
 # Times window / what a window takes with the present queue: room to catch up after a late wake-up. At 1.2 a
 # window leaves in bursts that a buffer of 6 ms cannot take (measured: 0.84 of Σ).
@@ -107,10 +98,7 @@ class Capacity:
         self.losses = Losses()
         self.report_s = 0.0
         """Between reports, smoothed."""
-        # What a datagram takes at the line's best. A rate that sank because a longer route looks like a queue
-        # must not raise the queue aimed at: then it would look like a short one, for seconds.
-        self._datagram = WindowedMin(DATAGRAM_KEEP_S)
-        self._aim_scale = 1.0
+        self._aim = QueueAim()
         self._correction = 1.0
         self._limited_at = -inf
         self._limited = False  # in this round
@@ -135,14 +123,11 @@ class Capacity:
     @property
     def queue_aim_s(self) -> float:
         """q*: the queue aimed at in the modem."""
-        steady = min(max(QUEUE_AIM_FAST_S, QUEUE_AIM_FAST_DATAGRAMS * self._datagram_s), QUEUE_AIM_S)
-        aim = max(steady, QUEUE_AIM_JITTER * self.delays.jitter_s)
-        aim = min(aim, QUEUE_AIM_MAX_S) * self._aim_scale
-        return max(aim, SHORT_S, QUEUE_AIM_DATAGRAMS * self._datagram_s)
+        return self._aim.queue_s(self._datagram_s, self.delays.jitter_s)
 
     @property
     def _datagram_s(self) -> float:
-        return min(self._datagram.value, DATAGRAM_BYTES / self.rate)
+        return self._aim.datagram_s(self.rate)
 
     @property
     def pace(self) -> float:
@@ -271,7 +256,7 @@ class Capacity:
         mean = self._delivery.rate(MEAN_RATE_S)
         if not mean:
             return
-        self._datagram.add(DATAGRAM_BYTES / self.rate, now)
+        self._aim.note(self.rate, now)
         if now - self._limited_at < max(0.020, 2 * self.report_s):
             self.rate += (max(mean, DATAGRAM_BYTES) - self.rate) * 0.2
         elif mean > self.rate:
@@ -284,7 +269,7 @@ class Capacity:
         steady = self.phase is Phase.STEADY
         cut = self.losses.judge(sample, self.window, now, steady=steady, least=self._correction <= LOSSY_MIN)
         if cut is not None:
-            self._aim_scale *= AIM_LOWERED
+            self._aim.lower()
             self._correction = min(self._correction, max(self._correction * cut, LOSSY_MIN))
             largest = self._largest(now) or self.rate
             self.window = min(self.window, self._target(largest) * self._correction)
@@ -303,7 +288,7 @@ class Capacity:
                 self._who_else(queue, largest, now)
             if alone and self.phase is Phase.STEADY:
                 self._steady(queue, largest, now)
-        self._aim_scale = min(1.0, self._aim_scale * AIM_RAISED)
+        self._aim.end_round()
         self._bound(max(largest, self.rate))
 
     def _bound(self, rate: float) -> None:
@@ -361,7 +346,7 @@ class Capacity:
         if self._startup.over(largest, now, limited=self._limited, ends=ends):
             self._settle(largest, now)
             if much_lost and not full:
-                self._aim_scale = AIM_LOWERED
+                self._aim.begin_lowered()
         elif queue < aim:
             self.window = self._startup.widened(self.window, largest, self._trip_s)
 
@@ -448,7 +433,7 @@ class Capacity:
         least = min(datagram_s, self._sharing.datagram_s)
         aim = self.queue_aim_s
         if aim <= QUEUE_AIM_DATAGRAMS * datagram_s:
-            aim = max(QUEUE_AIM_S * self._aim_scale, QUEUE_AIM_DATAGRAMS * least)
+            aim = self._aim.slow_queue_s(least)
         return Round(
             queue=queue + datagram_s - least,
             aim=aim,

@@ -20,7 +20,8 @@ from bondvpn.bond.adaptive import (
     Backup,
     Redundant,
 )
-from bondvpn.bond.capacity import DATAGRAM_BYTES, QUEUE_AIM_S, YOUNG_S, Capacity, Phase
+from bondvpn.bond.aim import QUEUE_AIM_S
+from bondvpn.bond.capacity import DATAGRAM_BYTES, YOUNG_S, Capacity, Phase
 from bondvpn.bond.equaliser import SPREAD_MAX_S, SPREAD_MIN_S
 from bondvpn.bond.line import RUN_BYTES, TURN_S
 from bondvpn.bond.pacer import Pacer

@@ -1,0 +1,58 @@
+"""How long a queue to keep in one line's modem: short, but never so short that the line idles.
+
+A few datagrams' time, more on a jittery line, less on one whose buffer is shallower than that (losses.py).
+"""
+
+from bondvpn.bond.delays import SHORT_S
+from bondvpn.bond.delivery import DATAGRAM_BYTES
+from bondvpn.bond.windowed import WindowedMin
+
+# A probe beside a transfer has 2 ms less at 3 ms than at 4, and two or three lines the same sum; at 2.5 ms 50
+# Mbit/s of 10 and of 60 ms lose 3 % of it. With 3 ms at 16 Mbit/s a longer route is not told from a queue.
+QUEUE_AIM_S, QUEUE_AIM_FAST_S = 0.004, 0.003
+QUEUE_AIM_FAST_DATAGRAMS = 8  # from 24 Mbit/s on it is shorter, from 32 on the shortest
+QUEUE_AIM_MAX_S = 0.030
+QUEUE_AIM_DATAGRAMS = 2  # of a slow line
+QUEUE_AIM_JITTER = 3.0  # times the mean deviation of the delay
+LOWERED, RAISED = 0.7, 1.002  # by a lossy sample, by a round
+DATAGRAM_KEEP_S = 3.0  # longer than it takes to tell a longer route from a queue
+
+
+class QueueAim:
+    """Of one line in its sending direction, in seconds. `datagram_s`: what a full datagram takes on it."""
+
+    def __init__(self) -> None:
+        # At the line's best: a rate that sank because a longer route looks like a queue must not raise the
+        # queue aimed at. Then it would look like a short one, for seconds.
+        self._datagram = WindowedMin(DATAGRAM_KEEP_S)
+        self._scale = 1.0
+
+    def note(self, rate: float, now: float) -> None:
+        """The line carries so many bytes a second."""
+        self._datagram.add(DATAGRAM_BYTES / rate, now)
+
+    def datagram_s(self, rate: float) -> float:
+        """At the line's best, now that it carries so many bytes a second."""
+        return min(self._datagram.value, DATAGRAM_BYTES / rate)
+
+    def queue_s(self, datagram_s: float, jitter_s: float) -> float:
+        """q*: the queue aimed at."""
+        steady = min(max(QUEUE_AIM_FAST_S, QUEUE_AIM_FAST_DATAGRAMS * datagram_s), QUEUE_AIM_S)
+        aim = min(max(steady, QUEUE_AIM_JITTER * jitter_s), QUEUE_AIM_MAX_S) * self._scale
+        return max(aim, SHORT_S, QUEUE_AIM_DATAGRAMS * datagram_s)
+
+    def slow_queue_s(self, datagram_s: float) -> float:
+        """q* of a line that is slow only because others share it."""
+        return max(QUEUE_AIM_S * self._scale, QUEUE_AIM_DATAGRAMS * datagram_s)
+
+    def lower(self) -> None:
+        """The line's buffer does not hold it."""
+        self._scale *= LOWERED
+
+    def begin_lowered(self) -> None:
+        """STARTUP's end was loss: the buffer may be shallow."""
+        self._scale = LOWERED
+
+    def end_round(self) -> None:
+        """Little by little it is what it was."""
+        self._scale = min(1.0, self._scale * RAISED)
