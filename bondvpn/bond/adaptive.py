@@ -51,9 +51,9 @@ class Adaptive(Generic[L]):
 
     def __init__(self) -> None:
         self.lines: list[L] = []
-        self._now = 0.0
         self._ordered: list[tuple[L, float]] = []
         self._ordered_at = -inf
+        self._asked_at = -inf  # for a line
         self._best_tier = 0
         self._learning: list[L] = []
         self._least_delay = inf
@@ -89,6 +89,7 @@ class Adaptive(Generic[L]):
         return rate * QUEUE_S + ahead
 
     def next(self, now: float, waiting: int, limit: int) -> Choice[L] | None:
+        self._asked_at = now
         lines = self.lines
         if len(lines) == 1:
             line = lines[0]
@@ -174,6 +175,7 @@ class Adaptive(Generic[L]):
         )
 
     def patient(self, now: float) -> L | None:
+        self._asked_at = now
         for first, _ in self._order(now)[:1]:
             if not first.blocked and _takes_one(first) and _queue_s(first, now) <= QUEUE_AIM_S:
                 self._refill(first, now)
@@ -188,6 +190,7 @@ class Adaptive(Generic[L]):
     ) -> L | None:
         """Of the lines whose windows have room, the one that brings a datagram the soonest, what the pacer
         makes it wait for and a penalty included; None when that has to wait."""
+        self._asked_at = now
         best, soonest = None, inf
         for line, arrival in zip(self.lines, self.arrivals(now), strict=True):
             if line.blocked or not has_room(line):
@@ -199,6 +202,7 @@ class Adaptive(Generic[L]):
         return best if best is not None and best.pacer.room() else None
 
     def express(self, now: float, but: L | None = None) -> L | None:
+        self._asked_at = now
         for line, _ in self._order(now):
             if line.blocked or line is but:
                 continue
@@ -221,12 +225,14 @@ class Adaptive(Generic[L]):
         self._sent += nbytes
 
     def deadline(self, now: float) -> float | None:
+        # What its pace would have allowed when it was last asked waits for a window, and only a report tells.
         times = [
-            line.pacer.next_time()
+            due
             for line in self.lines
             if not line.blocked
             and line.pacer.tokens <= 0
             and line.in_flight < RESEND_WINDOW * line.capacity.window
+            and (due := line.pacer.next_time()) > self._asked_at
         ]
         return max(now, min(times)) if times else None
 
@@ -295,9 +301,9 @@ class Redundant(Adaptive[L]):
     """Every run by every line that has room: the first copy counts. As fast as the fastest."""
 
     def next(self, now: float, waiting: int, limit: int) -> Choice[L] | None:
+        self._asked_at = now
         for line, _ in self._order(now):
             if self._room(line, now):
-                self._now = now
                 return Choice(line, self._budget(line), 0)
         return None
 
@@ -306,4 +312,4 @@ class Redundant(Adaptive[L]):
         return []  # the first copy is the one that counts
 
     def mirrors(self, line: L) -> list[L]:
-        return [other for other in self.lines if other is not line and self._room(other, self._now)]
+        return [other for other in self.lines if other is not line and self._room(other, self._asked_at)]

@@ -243,6 +243,24 @@ def test_a_run_exceeds_neither_window_nor_turn_nor_a_send_call() -> None:
     assert budget() <= RUN_BYTES
 
 
+def test_what_waits_for_the_window_is_not_asked_for_by_the_pace() -> None:
+    """Its pacer is as dry as it was when the window still had room: to ask again at once, and again, kept
+    eight clients' processors busy."""
+    line = Line()
+    scheduler = adaptive(line)
+    assert scheduler.next(NOW, PLENTY, LIMIT) is not None
+    line.pacer.tokens = -1000.0
+    due = scheduler.deadline(NOW)
+    assert due is not None
+    assert due > NOW
+    line.in_flight = int(line.capacity.window)
+    later = due + 0.001
+    assert scheduler.next(later, PLENTY, LIMIT) is None
+    assert scheduler.deadline(later) is None
+    line.in_flight = 0
+    assert scheduler.next(later, PLENTY, LIMIT) is not None
+
+
 def test_a_dry_pacer_tells_when_to_ask_again_and_a_full_window_does_not() -> None:
     line = Line()
     scheduler = adaptive(line)
