@@ -14,8 +14,7 @@ WORST_SHOWN = 10
 HEAD = (
     "| set | flow | scenarios | G/Σ, median (worst) | of plain TCP's sum, median | EAB, median | EAB > 0 "
     f"| G ≥ {BEST_SHARE:g} × best line | the two over plain TCP | to 90 %, median "
-    "| probe p99 above RTT, median "
-    "| CPU, share of a core |\n"
+    "| probe p99 above RTT, median | CPU, share of a core |\n"
     "|---|---|---|---|---|---|---|---|---|---|---|---|"
 )
 METHOD = (
@@ -25,7 +24,8 @@ METHOD = (
     "lines change. Per scenario one plain cubic flow on every line, then one flow through the bond "
     "(`adaptive`, no speed configured) with cubic and one with bbr, beside 50 echoed datagrams a second. "
     "Goodput G without the first 40 %; Σ, EAB and the best line over what the lines are worth with their "
-    "loss taken away, and once more over what the plain flows had: more than the best, and 0.97 of it. "
+    "loss taken away, and once more over what the plain flows had: more than the best, and "
+    f"{BEST_SHARE:g} of it. "
     "`python -m bench.matrix` resumes."
 )
 

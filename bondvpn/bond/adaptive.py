@@ -53,7 +53,7 @@ class Adaptive(Generic[L]):
         self.lines: list[L] = []
         self._ordered: list[tuple[L, float]] = []
         self._ordered_at = -inf
-        self._asked_at = -inf  # for a line
+        self._asked_at = -inf  # for a line with room in its window
         self._best_tier = 0
         self._learning: list[L] = []
         self._least_delay = inf
@@ -175,7 +175,6 @@ class Adaptive(Generic[L]):
         )
 
     def patient(self, now: float) -> L | None:
-        self._asked_at = now
         for first, _ in self._order(now)[:1]:
             if not first.blocked and _takes_one(first) and _queue_s(first, now) <= QUEUE_AIM_S:
                 self._refill(first, now)
@@ -202,7 +201,6 @@ class Adaptive(Generic[L]):
         return best if best is not None and best.pacer.room() else None
 
     def express(self, now: float, but: L | None = None) -> L | None:
-        self._asked_at = now
         for line, _ in self._order(now):
             if line.blocked or line is but:
                 continue

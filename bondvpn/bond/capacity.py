@@ -38,15 +38,11 @@ from bondvpn.bond.delays import IDLE_S, RTT_START_S, Delays
 from bondvpn.bond.delivery import DATAGRAM_BYTES, RATE_DATAGRAMS, Delivery
 from bondvpn.bond.losses import Losses
 from bondvpn.bond.sharing import QUEUE_HIGH, Sharing
-from bondvpn.bond.startup import STARTUP_WINDOW_MAX, Startup, full_for_s, lossy
+from bondvpn.bond.startup import ROUND_MIN_S, ROUND_STARTUP_S, STARTUP_WINDOW_MAX, Startup, full_for_s, lossy
 
 WINDOW_MIN_BYTES = 4 * DATAGRAM_BYTES  # what shows a loss by later ones
 WINDOW_START_BYTES = 10 * DATAGRAM_BYTES  # RFC 6928
 RTT_MIN_S = 0.001  # in guessing the rate from it
-ROUND_MIN_S = 0.025
-# While it doubles: by rounds of 25 ms a flow over gigabit Ethernet was ahead of the window by all that may
-# wait here, lost some and had 0.6 of its rate for seconds.
-ROUND_STARTUP_S = 0.005
 RATE_WINDOW_S = 0.050
 RATE_KEEP_S = 0.300
 RATE_KEEP_ROUNDS = 3
@@ -194,7 +190,7 @@ class Capacity:
             self._delivery.note(self.rate, now)
         self.delays.resume()
         self._sharing.over()
-        if self.phase is Phase.CONTENDED:
+        if self._contended:
             self.phase = Phase.STEADY
         self.losses.forget()
 

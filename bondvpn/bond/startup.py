@@ -5,19 +5,23 @@ The flow inside doubles by itself. What of that waits for us is taken for a queu
 that joins a flow which runs already may have seven times too much once, until its queue is seen to stand.
 
 That is over when a queue of ours stands, when the rate grew by less than a quarter in each of three rounds
-that were limited (BBR), or when a round lost much, which a shallow buffer does before it shows a queue.
+that were limited (BBR), of ROUND_MIN_S or more, or when a round lost much, which a shallow buffer does before
+it shows a queue.
 """
 
 from collections.abc import Reversible
 from math import inf
 
+ROUND_MIN_S = 0.025  # a rate is told over twice as long, and reports are up to 10 ms apart
+# While the window doubles: by rounds of 25 ms a flow over gigabit Ethernet was ahead of it by all that may
+# wait here, lost some and had 0.6 of its rate for seconds.
+ROUND_STARTUP_S = 0.005
 STARTUP_GROWTH = 4.0  # per round; slow start has 2
 # Times what was delivered in a round trip. Nine pairs of lines of 200 to 400 ms bring cubic 0.76 of Σ; with a
 # growth of 2, 2.7 here and a pace bound to what was delivered it was 0.49 (simulated).
 STARTUP_WINDOW_MAX = 8.0
 STARTUP_ROUNDS_FLAT = 3  # BBR: draft-cardwell-iccrg-bbr-congestion-control-00, 4.3.1.2
 STARTUP_RATE_GROWTH = 1.25
-ROUND_FLAT_S = 0.025  # the rate is told over twice as long, and reports are up to 10 ms apart
 OTHERS_S, OTHERS_TRIPS = 1.0, 4  # a queue that was there before us and stays so long counts too
 STARTUP_TOLD = 3  # reports of a queue
 LOSS_STARTUP = 0.05
@@ -38,7 +42,7 @@ class Startup:
         full queue or loss it is anyway."""
         if delivered > self._rate * STARTUP_RATE_GROWTH:
             self._rate, self._flat, self._counted_at = delivered, 0, now
-        elif (limited or ends) and now - self._counted_at >= ROUND_FLAT_S:
+        elif (limited or ends) and now - self._counted_at >= ROUND_MIN_S:
             self._flat, self._counted_at = self._flat + 1, now
         return ends or self._flat >= STARTUP_ROUNDS_FLAT
 
