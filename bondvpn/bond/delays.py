@@ -6,6 +6,7 @@ only falls: what they keep for so long would become part of it.
 """
 
 from collections import deque
+from itertools import takewhile
 from math import inf
 
 from bondvpn.bond.windowed import WindowedMin
@@ -52,7 +53,9 @@ class Delays:
 
     def least_queue(self, span_s: float, now: float) -> float | None:
         """The smallest queue delay told in the last `span_s`; None: nothing was."""
-        return min((queue for at, queue in self.queues if at >= now - span_s), default=None)
+        since = now - span_s
+        recent = takewhile(lambda told: told[0] >= since, reversed(self.queues))
+        return min((queue for _, queue in recent), default=None)
 
     def on_trip(self, rtt_s: float, now: float, *, contended: bool) -> None:
         """A round trip without what the receiver waited before its report."""

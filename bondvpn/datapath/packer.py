@@ -28,6 +28,9 @@ from bondvpn.wire.sealed import (
 # Frames whose heads are told by differences: TCP at 15 Mbit/s makes them of two segments, and their heads are
 # 2.6 % of them; told, 0.9 %. Of longer ones they are 0.5 %. 5 µs a frame at each end.
 TOLD_MIN_BYTES, TOLD_MAX_BYTES = 1_000, 16_000
+# From here on a record begins in a chunk of its own though the last one has room: a datagram more is 0.2 % of
+# it, and to copy it half of what it costs to read, classify and pack it (0.56 µs a datagram, now 0.29).
+LONG_BYTES = 32_000
 
 _OFFSET = Struct(">H")
 
@@ -107,10 +110,13 @@ class Packer:
             if record <= room:
                 self._join(stream, slab.chunk[slab.next][:record])
                 return
-            if bulk and room >= PADDING_BOUND:
+            if record >= LONG_BYTES:
+                stream.open = False
+            elif bulk and room >= PADDING_BOUND:
                 self._split(stream, record, room)
                 return
-            self._close(stream)
+            else:
+                self._close(stream)
         self._place(stream, record, first_offset=0)
 
     def _pack_told(self, stream: OutStream, record: int) -> None:

@@ -132,13 +132,15 @@ class Assembler:
             return 0
         size = len(chunks[0])
         count = min(len(chunks), (self.need - 1) // size)
+        if count == len(chunks) and len(chunks[-1]) < size:
+            count -= 1
         if count:
             self._parts += chunks[:count]
             self.need -= count * size
         return count
 
     def feed_all(self, chunks: list[memoryview], offsets: Offsets) -> None:
-        """The next chunks in order, of one size."""
+        """The next chunks in order, of one size but perhaps the last."""
         i, count, size = 0, len(chunks), len(chunks[0])
         while i < count:
             if self.need > size:  # else small frames: asking costs them 0.3 µs a chunk

@@ -208,15 +208,13 @@ class SealSlab:
 class RunViews:
     """The datagrams of one receive call, as they lie in the receive buffer at `segment` bytes each."""
 
-    __slots__ = ("bodies", "counters", "headers")
+    __slots__ = ("bodies", "headers")
 
-    def __init__(self, memory: bytearray, segment: int) -> None:
-        view = memoryview(memory)
+    def __init__(self, view: memoryview, segment: int) -> None:
         count = RECEIVE_BYTES // segment
         starts = range(0, count * segment, segment)
         self.headers = [view[o : o + HEADER_LEN] for o in starts]
         self.bodies = [view[o + HEADER_LEN : o + segment] for o in starts]
-        self.counters = column(memory, ">u8", COUNTER_OFFSET, segment, count)
 
 
 class OpenSlab:

@@ -1,5 +1,7 @@
 """A frame's way in: what is dropped, why, and that nothing else happens."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from frames import datagram, super_frame
@@ -200,6 +202,48 @@ def test_control_within_a_run_of_data() -> None:
     receiver.receive([*run[:6], other, run[6]])
     assert [number for number, _ in receiver.session.control] == [0]
     assert receiver.tap.written == [*frames, datagram(1, 6, 500)]
+
+
+def test_a_run_may_end_with_a_shorter_one() -> None:
+    """GRO appends what follows in the flow, if it is shorter: the end of a frame, or control."""
+    receiver, sender = Receiver(), Sender()
+    frame = super_frame(1, 0, 20_000, 1448)
+    chunks = [record(frame)[at : at + 1400] for at in range(0, len(frame) + 2, 1400)]
+    assert len(chunks[-1]) < 1400
+    run = [sealed_by(sender, data(1, i, chunk, NO_RECORD if i else 0)) for i, chunk in enumerate(chunks)]
+    receiver.receive_each(run[:1])  # the lane is known then, and runs are opened as such
+    receiver.receive(run[1:])
+    assert receiver.tap.written == [frame]
+    again = [sealed_by(sender, data(1, len(run) + i, record(datagram(1, i, 500)))) for i in range(6)]
+    probe = emit_probe(Probe(9, 0), length=40)
+    receiver.receive([*again, sealed_by(sender, probe)])
+    assert receiver.tap.written[1:] == [datagram(1, i, 500) for i in range(6)]
+    assert receiver.session.control == [(0, probe)]
+    assert receiver.drops.as_dict() == {}
+
+
+def test_a_frame_that_goes_on_behind_a_shorter_chunk() -> None:
+    """No peer of ours sends it; what it says is believed all the same."""
+    receiver, sender = Receiver(), Sender()
+    frame = super_frame(1, 0, 9_000, 1448)
+    places = [*range(0, 8000, 1400), 7700, len(frame) + 2]
+    chunks = [record(frame)[start:end] for start, end in pairwise(places)]
+    run = [sealed_by(sender, data(1, i, chunk, NO_RECORD if i else 0)) for i, chunk in enumerate(chunks)]
+    receiver.receive_each(run[:1])
+    receiver.receive(run[1:6])
+    receiver.receive_each(run[6:])
+    assert receiver.tap.written == [frame]
+
+
+def test_neighbours_of_several_streams_in_a_run() -> None:
+    receiver, sender = Receiver(), Sender()
+    frames = {(stream, i): datagram(stream, i, 500) for stream in (1, 2) for i in range(6)}
+    order = [(1, 0), (1, 1), (2, 0), (2, 1), (2, 2), (1, 2), (1, 3), (1, 5), (1, 4), (2, 3)]
+    run = [sealed_by(sender, data(*place, record(frames[place]))) for place in order]
+    receiver.receive_each(run[:1])
+    receiver.receive(run[1:])
+    order[7:9] = (1, 4), (1, 5)
+    assert receiver.tap.written == [frames[place] for place in order]
 
 
 def test_the_first_authentic_datagram_confirms_the_keypair_and_no_forged_one_does() -> None:

@@ -20,7 +20,7 @@ from bondvpn.datapath.outbound import (
     SMALL_READS_PER_WAKEUP,
     TURN_CHUNKS,
 )
-from bondvpn.datapath.packer import TOLD_MAX_BYTES, TOLD_MIN_BYTES
+from bondvpn.datapath.packer import LONG_BYTES, TOLD_MAX_BYTES, TOLD_MIN_BYTES
 from bondvpn.datapath.slab import CHUNK_MAX_BYTES, RUN_MAX, RUN_MAX_BYTES, run_frame_bytes, run_max
 from bondvpn.session.link import Link, Sent
 from bondvpn.stats import Drop
@@ -79,6 +79,22 @@ def test_a_super_frame_is_cut_into_full_chunks_and_a_rest() -> None:
     full, rest = divmod(len(frame) + 2, CHUNK_MAX_BYTES)
     assert [chunk for *_, chunk in found] == [CHUNK_MAX_BYTES] * full + [rest]
     assert [sequence for _, _, sequence, _ in found] == list(range(full + 1))
+
+
+@pytest.mark.parametrize("payload", [LONG_BYTES - 2000, LONG_BYTES])
+def test_a_long_frame_is_not_copied_behind_what_waits(payload: int) -> None:
+    sender = Sender()
+    blocked(sender)
+    frames = [super_frame(1, i * payload, payload, 1448) for i in range(2)]
+    sender.tap.frames.extend(frames)
+    sender.out.on_readable(sender.now)
+    blocked(sender, False)
+    sizes = [size for *_, size in opened(sender.send([]))]
+    record = len(frames[0]) + 2
+    end = record % CHUNK_MAX_BYTES
+    short = [CHUNK_MAX_BYTES] * (record // CHUNK_MAX_BYTES) + [end]
+    together = [CHUNK_MAX_BYTES] * (2 * record // CHUNK_MAX_BYTES) + [2 * record % CHUNK_MAX_BYTES]
+    assert sizes == (2 * short if payload == LONG_BYTES else together)
 
 
 @pytest.mark.parametrize("capacity", [CHUNK_MAX_BYTES - 30, CHUNK_MAX_BYTES])
