@@ -163,8 +163,8 @@ BENCH = Bench(
     f"up all the time; a server of 1 and one of {max(WORKERS)} worker processes side by side. First 1 to "
     f"{CLIENTS} of the clients send at {RATE_BPS / 1e6:.0f} Mbit/s each (TCP cubic, {SECONDS} s): CPU "
     f"seconds per GB are of the server's processes. Then {BUSY} clients, which different workers serve, "
-    "send all they can. iperf3 runs as SCHED_BATCH: it wakes without preempting the tunnels. With both ends and "
-    "iperf3 on two cores a server's workers cannot have both to "
+    "send all they can. iperf3 runs as SCHED_BATCH: it wakes without preempting the tunnels. With both ends "
+    "and iperf3 on two cores a server's workers cannot have both to "
     f"themselves: that they run at once, on different cores, is seen by looking every {SAMPLE_S * 1e3:g} ms.",
     measure,
     quick=False,
