@@ -10,14 +10,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from frames import super_frame
+from frames import TCP_OVERHEAD_BYTES, super_frame
 from pytest_benchmark.fixture import BenchmarkFixture
 from tunnelends import Receiver, Sender
 
 from bondvpn.bond.reorder import Reorder
 from bondvpn.datapath.outbound import QUEUE_MAX_BYTES
 from bondvpn.datapath.reassembly import Reassembly
-from bondvpn.datapath.slab import CHUNK_MAX_BYTES, drain
+from bondvpn.datapath.slab import CHUNK_MAX_BYTES, drain, run_frame_bytes
 from bondvpn.noise.lanes import aead
 from bondvpn.noise.replay import ReplayWindow
 from bondvpn.session.link import Link, Path, Sent
@@ -29,7 +29,9 @@ from bondvpn.wire.transport import HEADER_LEN, NONCE_LEN, TAG_LEN
 LINKS = (1, 2, 4, 8, 16)
 DEPTHS = (1, 16, 64, 256, 1024, 4096)
 AEAD_BYTES = (16, CHUNK_MAX_BYTES, 60_000)  # next to nothing, a datagram's, and as if a run were one
-FRAME = super_frame(1, 0, 64_000, 1448)
+MSS = 1448
+SEGMENTS = (run_frame_bytes(CHUNK_MAX_BYTES) - TCP_OVERHEAD_BYTES) // MSS  # of the largest super-frame
+FRAME = super_frame(1, 0, SEGMENTS * MSS, MSS)
 FRAME_CHUNKS = -(-(len(FRAME) + 2) // CHUNK_MAX_BYTES)
 FRAMES = 16  # a round: what one wake-up reads
 RUN = 44  # datagrams of one GSO call
@@ -211,7 +213,7 @@ def test_open_runs(benchmark: BenchmarkFixture, links: int, deaf: bool) -> None:
     receiver.session.links = {i: Link(i, f"line{i}", sender.observer, receiver.drops) for i in range(links)}
 
     def setup() -> None:
-        frames = [super_frame(1, i * 64_000, 62_000, 1448) for i in range(links)]
+        frames = [super_frame(1, i * len(FRAME), SEGMENTS * MSS, MSS) for i in range(links)]
         for run in sender.send(frames):
             receiver.socket.feed([one.data for one in run], ("192.0.2.7", 4000))
 
