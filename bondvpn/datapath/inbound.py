@@ -202,7 +202,7 @@ class Inbound:
                 header, body = last[:HEADER_LEN], last[HEADER_LEN:]
                 lane.decrypt_into(self._nonces.views[full], body, header, rows[full])
         except InvalidTag:
-            return False  # another lane's, or forged: opened again one by one, and nothing has happened yet
+            return False  # out of order, of two lanes or forged: one by one then, nothing has happened yet
         if not lane.window.accept_run(first, count):
             return False
         if self._usable(lane, count, now):
