@@ -1,7 +1,6 @@
 """Several clients on one server: what more of them cost, and what worker processes are for."""
 
 import contextlib
-import os
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -52,7 +51,6 @@ def measure(runs: int) -> Outcome:
         apart = outcome.figure(
             "both workers running or about to, on different cores", "share", at_least=APART_MIN
         )
-        stack.enter_context(_in_the_background())
         for _ in range(runs):
             for (workers, active), cost in costs.items():
                 lab, processes = servers[workers]
@@ -104,20 +102,6 @@ def _clients(workers: int) -> Iterator[tuple[Lab, dict[str, int]]]:
 
 
 @contextlib.contextmanager
-def _in_the_background() -> Iterator[None]:
-    """What this thread starts from here on, the sources and sinks, wakes without preempting who runs. In life
-    those are other machines; here the wake-ups of 16 broke into the tunnels' work 11,000 times a second, on
-    caches that each left cold, and in every second run 8 clients carried 70 to 220 of their 320 Mbit/s with
-    both cores busy."""
-    usual = os.sched_getscheduler(0), os.sched_getparam(0)
-    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    try:
-        yield
-    finally:
-        os.sched_setscheduler(0, *usual)
-
-
-@contextlib.contextmanager
 def _apart(pids: Sequence[int]) -> Iterator[list[float]]:
     """Look all along which cores the processes run on; the list then holds the share of looks at which all
     did, each on another one. 0 for fewer than two."""
@@ -163,8 +147,7 @@ BENCH = Bench(
     f"up all the time; a server of 1 and one of {max(WORKERS)} worker processes side by side. First 1 to "
     f"{CLIENTS} of the clients send at {RATE_BPS / 1e6:.0f} Mbit/s each (TCP cubic, {SECONDS} s): CPU "
     f"seconds per GB are of the server's processes. Then {BUSY} clients, which different workers serve, "
-    "send all they can. iperf3 runs as SCHED_BATCH: it wakes without preempting the tunnels. With both ends "
-    "and iperf3 on two cores a server's workers cannot have both to "
+    "send all they can. With both ends and iperf3 on two cores a server's workers cannot have both to "
     f"themselves: that they run at once, on different cores, is seen by looking every {SAMPLE_S * 1e3:g} ms.",
     measure,
     quick=False,
