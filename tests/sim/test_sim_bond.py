@@ -142,6 +142,18 @@ def test_the_first_second_of_bbr_brings_half_of_what_it_will() -> None:
     assert simulate(scenario).first_second_share > 0.52
 
 
+def test_what_a_long_line_overflowed_with_is_waited_for() -> None:
+    """As it began it had more than its buffer took; only the round trip after the next tells, and what is sent
+    again takes its way too."""
+    lines = [
+        shape.line("a", up_mbit=47, down_mbit=47, delay_s=0.172, queue_s=1.7),
+        shape.line("b", up_mbit=30, down_mbit=30, delay_s=0.161, queue_s=0.16),
+    ]
+    result = simulate(Scenario(lines, cc="cubic", seconds=5.0, scheduler="adaptive", speeds=False))
+    assert result.overflowed[1] > 0, "or there was nothing to wait for"
+    assert "client.frame" not in result.drops
+
+
 def test_another_hosts_download_shares_the_modems_queue_with_us() -> None:
     """It fills the queue, and we keep between 30 and 70 % of that line, and all of the other."""
     result = bond("cubic", seconds=40.0, skip_s=6.0, cross=(1, "cubic"), scheduler="adaptive", speeds=False)
