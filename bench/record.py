@@ -22,7 +22,8 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
 PLOTS = ROOT / "docs" / "plots"
-# What a figure depends on; a result file that has just been written does not make the tree dirty.
+# What a figure depends on: it is of the last commit to these, whatever the docs said since. A result file
+# that has just been written does not make the tree dirty.
 MEASURED = ("bondvpn", "bench/*.py", "constraints.txt", "pyproject.toml")
 
 # Units by key: the one recorded in, and how it is shown: factor, format, unit.
@@ -169,7 +170,7 @@ def circumstances(command: str, runs: int) -> dict[str, Any]:
         "command": command,
         "runs": runs,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _git("rev-parse", "--short=12", "HEAD") or "unknown",
+        "commit": _git("log", "-1", "--format=%h", "--abbrev=12", "--", *MEASURED) or "unknown",
         "dirty": bool(_git("status", "--porcelain", "--", *MEASURED)),
         "kernel": platform.release(),
         "cpu": next((row.split(":")[1].strip() for row in cpuinfo if row.startswith("model name")), "?"),

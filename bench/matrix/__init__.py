@@ -2,5 +2,5 @@
 
     python -m bench.matrix [--set NAME ...] [--limit N] [--seconds S]
 
-Resumable: `results/matrix.jsonl` has a line per scenario, and those of this commit are not measured again.
+Resumable: `results/matrix.jsonl` has a line per scenario, and those of this program are not measured again.
 """

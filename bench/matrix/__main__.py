@@ -1,4 +1,4 @@
-"""Measure scenarios that this commit has not measured, then write what all of them say.
+"""Measure scenarios that were not measured of this program, then write what all of them say.
 
     python -m bench.matrix [--set NAME ...] [--only SCENARIO ...] [--limit N] [--seconds S]
     python -m bench.matrix --list | --report

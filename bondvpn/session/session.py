@@ -24,8 +24,8 @@ from bondvpn.wire.capabilities import Capabilities
 from bondvpn.wire.transport import OVERHEAD, udp_overhead
 
 ATTEMPTS_MAX = 8  # handshakes of one peer that may be under way: 2 s of the initiator's shortest pauses
-# Of the slowest line: what it lost is known a round trip later, by what followed, and leaves at its pace. With 1
-# a line of 322 ms that overflowed as it began gave 31 frames up, and cubic 0.83 of the sum, not 0.98 (simulated).
+# Of the slowest line: what it lost is known a round trip later, by what followed, and leaves at its pace.
+# With 1 a line of 322 ms that overflowed as it began gave 31 frames up, and cubic 0.83 of the sum, not 0.98.
 PATIENCE_TRIPS = 1.5
 CHALLENGE_RETRY_S = 0.25  # a link joins within one retry of its line being there
 CHALLENGE_RETRY_MAX_S = 1.0
