@@ -143,8 +143,8 @@ def test_the_first_second_of_bbr_brings_half_of_what_it_will() -> None:
 
 
 def test_what_a_long_line_overflowed_with_is_waited_for() -> None:
-    """As it began it had more than its buffer took: a round trip until that is known, half of one more for what
-    is sent again."""
+    """As it began it had more than its buffer took: a round trip until that is known, and half of one
+    for what is sent again."""
     lines = [
         shape.line("a", up_mbit=47, down_mbit=47, delay_s=0.172, queue_s=1.7),
         shape.line("b", up_mbit=30, down_mbit=30, delay_s=0.161, queue_s=0.16),
