@@ -15,6 +15,7 @@ QUEUE_AIM_MAX_S = 0.030
 QUEUE_AIM_DATAGRAMS = 2  # of a slow line
 QUEUE_AIM_JITTER = 3.0  # times the mean deviation of the delay
 LOWERED, RAISED = 0.7, 1.002  # by a lossy sample, by a round
+SHALLOW = 0.9  # of the queue that a deep buffer is to hold
 DATAGRAM_KEEP_S = 3.0  # longer than it takes to tell a longer route from a queue
 
 
@@ -37,9 +38,16 @@ class QueueAim:
 
     def queue_s(self, datagram_s: float, jitter_s: float) -> float:
         """q*: the queue aimed at."""
-        steady = min(max(QUEUE_AIM_FAST_S, QUEUE_AIM_FAST_DATAGRAMS * datagram_s), QUEUE_AIM_S)
-        aim = min(max(steady, QUEUE_AIM_JITTER * jitter_s), QUEUE_AIM_MAX_S) * self._scale
-        return max(aim, SHORT_S, QUEUE_AIM_DATAGRAMS * datagram_s)
+        return _aim(self._scale, datagram_s, jitter_s)
+
+    def deep_queue_s(self, datagram_s: float, jitter_s: float) -> float:
+        """q* where the buffer holds that."""
+        return _aim(1.0, datagram_s, jitter_s)
+
+    @property
+    def shallow(self) -> bool:
+        """Whether the line's buffer is known not to hold that."""
+        return self._scale < SHALLOW
 
     def slow_queue_s(self, datagram_s: float) -> float:
         """q* of a line that is slow only because others share it."""
@@ -53,6 +61,16 @@ class QueueAim:
         """STARTUP's end was loss: the buffer may be shallow."""
         self._scale = LOWERED
 
+    def hold(self) -> None:
+        """The buffer does hold it: more stood there."""
+        self._scale = 1.0
+
     def end_round(self) -> None:
         """Little by little it is what it was."""
         self._scale = min(1.0, self._scale * RAISED)
+
+
+def _aim(scale: float, datagram_s: float, jitter_s: float) -> float:
+    steady = min(max(QUEUE_AIM_FAST_S, QUEUE_AIM_FAST_DATAGRAMS * datagram_s), QUEUE_AIM_S)
+    aim = min(max(steady, QUEUE_AIM_JITTER * jitter_s), QUEUE_AIM_MAX_S) * scale
+    return max(aim, SHORT_S, QUEUE_AIM_DATAGRAMS * datagram_s)

@@ -156,11 +156,26 @@ def test_a_shallow_buffer_is_found_and_not_overrun() -> None:
     assert line.run(4) >= 0.9 * line.rate
 
 
-@pytest.mark.parametrize("buffer_s", [0.006, 0.010, 0.020])
-def test_a_shallow_buffer_is_filled_to_the_lines_rate(buffer_s: float) -> None:
-    line = SimulatedLine(50, 0.010, buffer_s=buffer_s)
+@pytest.mark.parametrize(
+    ("mbit", "buffer_s", "loss"),
+    [(50, 0.003, 0), (50, 0.006, 0), (50, 0.010, 0), (50, 0.020, 0), (97, 0.002, 0.02), (9, 0.003, 0)],
+)
+def test_a_shallow_buffer_is_filled_to_the_lines_rate(mbit: float, buffer_s: float, loss: float) -> None:
+    line = SimulatedLine(mbit, 0.010, buffer_s=buffer_s, loss=loss)
     line.run(3)
-    assert line.run(6) >= 0.95 * line.rate
+    assert line.run(6) >= 0.95 * (1 - loss) * line.rate
+
+
+def test_a_buffer_that_holds_more_after_all_has_its_queue_kept_short_again() -> None:
+    """Where something was lost as by a shallow buffer (a burst, a policer), the pace follows the rate, but
+    only until a queue stands."""
+    line = SimulatedLine(20, 0.010, buffer_s=0.200)
+    line.run(3)
+    line.capacity._aim.lower()
+    line.run(1)
+    assert not line.capacity._aim.shallow
+    line.run(3)
+    assert max(line.queues) < 0.020
 
 
 def test_a_steady_window_leaves_no_faster_than_the_reports_give_room() -> None:
