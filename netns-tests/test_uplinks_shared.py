@@ -16,6 +16,7 @@ from observe import Flow, Sniffer, eventually, links
 from premises import Premises, await_active, tunnel
 from pyroute2 import NFCTSocket
 
+from bondvpn.bond.liveness import PROBE_IDLE_S
 from bondvpn.lab import namespace
 from bondvpn.lab.tunnel import Tunnel
 
@@ -65,12 +66,15 @@ def translate(premises: Premises, router: str, first_port: int) -> None:
 
 
 def sources(premises: Premises) -> dict[str, set[str]]:
-    """By router, the addresses that its line's datagrams come from as the server sees them."""
-    seen = {}
+    """By router, the addresses that its line's datagrams come from as the server sees them; one that the flow
+    leaves idle has a probe a second."""
+    seen: dict[str, set[str]] = {}
     for router in premises.routers:
         with Sniffer(premises, "srv", router) as sniffer:
-            time.sleep(0.3)
-            seen[router] = {each.source for each in sniffer.datagrams() if not each.outgoing}
+            until = time.monotonic() + 3 * PROBE_IDLE_S
+            while not seen.get(router) and time.monotonic() < until:
+                time.sleep(0.1)
+                seen[router] = {each.source for each in sniffer.datagrams() if not each.outgoing}
     return seen
 
 
