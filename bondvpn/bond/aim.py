@@ -3,6 +3,8 @@
 A few datagrams' time, more on a jittery line, less on one whose buffer is shallower than that (losses.py).
 """
 
+from math import inf
+
 from bondvpn.bond.delays import SHORT_S
 from bondvpn.bond.delivery import DATAGRAM_BYTES
 from bondvpn.bond.windowed import WindowedMin
@@ -16,6 +18,9 @@ QUEUE_AIM_DATAGRAMS = 2  # of a slow line
 QUEUE_AIM_JITTER = 3.0  # times the mean deviation of the delay
 LOWERED, RAISED = 0.7, 1.002  # by a lossy sample, by a round
 SHALLOW = 0.9  # of the queue that a deep buffer is to hold
+# What held more a moment ago is deep, whatever it lost since: LTE overflows as it stands still, and with bbr
+# had 0.928 of the sum, not 0.934, when it was then taken for shallow (kernel, medians of 4 and 5 runs).
+DEEP_KEEP_S = 10.0
 DATAGRAM_KEEP_S = 3.0  # longer than it takes to tell a longer route from a queue
 
 
@@ -27,6 +32,7 @@ class QueueAim:
         # queue aimed at. Then it would look like a short one, for seconds.
         self._datagram = WindowedMin(DATAGRAM_KEEP_S)
         self._scale = 1.0
+        self._deep_at = -inf  # when more than the queue aimed at stood in the buffer
 
     def note(self, rate: float, now: float) -> None:
         """The line carries so many bytes a second."""
@@ -44,10 +50,9 @@ class QueueAim:
         """q* where the buffer holds that."""
         return _aim(1.0, datagram_s, jitter_s)
 
-    @property
-    def shallow(self) -> bool:
+    def shallow(self, now: float) -> bool:
         """Whether the line's buffer is known not to hold that."""
-        return self._scale < SHALLOW
+        return self._scale < SHALLOW and now - self._deep_at > DEEP_KEEP_S
 
     def slow_queue_s(self, datagram_s: float) -> float:
         """q* of a line that is slow only because others share it."""
@@ -61,9 +66,9 @@ class QueueAim:
         """STARTUP's end was loss: the buffer may be shallow."""
         self._scale = LOWERED
 
-    def hold(self) -> None:
+    def deep(self, now: float) -> None:
         """The buffer does hold it: more stood there."""
-        self._scale = 1.0
+        self._deep_at = now
 
     def end_round(self) -> None:
         """Little by little it is what it was."""

@@ -140,7 +140,7 @@ class Capacity:
             return min(PACE_STARTUP * at_once, self.cap)
         if self._bounded:
             return min(PACE * at_once, self.cap)
-        if self._aim.shallow and not self._contended:
+        if self._shallow and not self._contended:
             careful = self.losses.near(self.window, self._reported_at)
             rate = max(self._largest(self._reported_at), self.rate)
             return min((PACE_SHALLOW if careful else PACE_SHALLOW_UP) * rate, self.cap)
@@ -245,6 +245,10 @@ class Capacity:
             self._round_came = self._round_lost = 0
 
     @property
+    def _shallow(self) -> bool:
+        return self._aim.shallow(self._reported_at)
+
+    @property
     def _contended(self) -> bool:
         return self.phase is Phase.CONTENDED
 
@@ -331,7 +335,7 @@ class Capacity:
 
     def _span(self, queue_s: float) -> float:
         """What a window takes from the first datagram to the report on the last."""
-        if self._aim.shallow:
+        if self._shallow:
             return self.delays.base_rtt_s + SHALLOW_REPORTS * self.report_s + queue_s
         return self.delays.base_rtt_s + max(self.report_s / 2 + queue_s, self.report_s)
 
@@ -384,8 +388,8 @@ class Capacity:
             return
         aim = self.queue_aim_s
         if queue > QUEUE_HIGH * self._aim.deep_queue_s(self._datagram_s, self.delays.jitter_s):
-            self._aim.hold()
-        least = LOSSY_MIN if self._aim.shallow else CORRECTION_MIN
+            self._aim.deep(now)
+        least = LOSSY_MIN if self._shallow else CORRECTION_MIN
         drained = self._drained
         if self._blind:
             self._blind -= 1

@@ -173,7 +173,7 @@ def test_a_buffer_that_holds_more_after_all_has_its_queue_kept_short_again() -> 
     line.run(3)
     line.capacity._aim.lower()
     line.run(1)
-    assert not line.capacity._aim.shallow
+    assert not line.capacity._shallow
     line.run(3)
     assert max(line.queues) < 0.020
 
