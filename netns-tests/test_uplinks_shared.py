@@ -66,16 +66,22 @@ def translate(premises: Premises, router: str, first_port: int) -> None:
 
 
 def sources(premises: Premises) -> dict[str, set[str]]:
-    """By router, the addresses that its line's datagrams come from as the server sees them; one that the flow
-    leaves idle has a probe a second."""
-    seen: dict[str, set[str]] = {}
-    for router in premises.routers:
-        with Sniffer(premises, "srv", router) as sniffer:
-            until = time.monotonic() + 3 * PROBE_IDLE_S
-            while not seen.get(router) and time.monotonic() < until:
-                time.sleep(0.1)
-                seen[router] = {each.source for each in sniffer.datagrams() if not each.outgoing}
-    return seen
+    """By router, the addresses that its line's datagrams come from as the server sees them."""
+    return {router: heard(premises, router) for router in premises.routers}
+
+
+def heard(premises: Premises, router: str) -> set[str]:
+    """Of one, from the first datagram on for 0.3 s; a line that the flow leaves idle has a probe a second."""
+    seen: set[str] = set()
+    with Sniffer(premises, "srv", router) as sniffer:
+
+        def listen() -> set[str]:
+            seen.update(each.source for each in sniffer.datagrams() if not each.outgoing)
+            return seen
+
+        eventually(listen, 3 * PROBE_IDLE_S, f"a datagram by {router}")
+        time.sleep(0.3)
+        return listen()
 
 
 def test_each_uplink_takes_its_router(
