@@ -1,13 +1,11 @@
 """The adaptive scheduler on lines whose figures are given: which chunk by which line, and when none."""
 
-from dataclasses import dataclass, field
-
 import pytest
+from figureline import LIMIT, NOW, PLENTY, FigureLine, adaptive
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bondvpn.bond.adaptive import (
-    COPY_SHARE,
     EXCESS,
     ORDER_S,
     QUEUE_FULL,
@@ -16,74 +14,15 @@ from bondvpn.bond.adaptive import (
     QUEUE_STARTUP_TRIPS,
     RESEND_WINDOW,
     TEACH_BYTES,
-    Adaptive,
-    Backup,
-    Redundant,
 )
-from bondvpn.bond.aim import QUEUE_AIM_S
-from bondvpn.bond.capacity import DATAGRAM_BYTES, YOUNG_S, Capacity, Phase
+from bondvpn.bond.capacity import DATAGRAM_BYTES, YOUNG_S, Phase
 from bondvpn.bond.equaliser import SPREAD_MAX_S, SPREAD_MIN_S
 from bondvpn.bond.line import RUN_BYTES, TURN_S
-from bondvpn.bond.pacer import Pacer
-
-NOW = 50.0
-LIMIT = 1_000_000
-PLENTY = 900_000
-
-
-@dataclass(eq=False)
-class Line:
-    """A line in its steady phase: `rate` in bytes a second, `delay_s` its base delay, None: not known."""
-
-    rate: float = 1_000_000.0
-    delay_s: float | None = 0.010
-    queue_s: float = 0.0
-    tier: int = 0
-    number: int = 0
-    window: float = 1e9
-    in_flight: int = 0
-    blocked: bool = False
-    rate_bps: int | None = None
-    srtt_s: float = 0.02
-    served_s: float = 0.0
-    capacity: Capacity = field(init=False)
-    pacer: Pacer = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.capacity = Capacity()
-        self.capacity.phase = Phase.STEADY
-        self.out_of_startup(2 * YOUNG_S)
-        self.capacity.rate = self.rate
-        self.capacity.window = self.window
-        self.capacity.delays.queue_s = self.queue_s
-        self.capacity._told_of_at = NOW
-        if self.delay_s is not None:
-            self.capacity.delays._base_delay.add(self.delay_s, NOW)
-        self.pacer = Pacer(None)
-        self.pacer.set_rate(1e9, 1.0)
-
-    def out_of_startup(self, since_s: float) -> None:
-        self.capacity._settled_at, self.capacity._reported_at = NOW - since_s, NOW
-
-    @property
-    def arrival(self) -> float:
-        return (self.delay_s or 0.0) + self.queue_s + DATAGRAM_BYTES / self.rate
-
-    def dry(self) -> None:
-        """No tokens, and no time to earn any."""
-        self.pacer.refill(NOW)
-        self.pacer.tokens = -1e9
-
-
-def adaptive(*lines: Line) -> Adaptive[Line]:
-    scheduler: Adaptive[Line] = Adaptive()
-    scheduler.set_lines(list(lines))
-    return scheduler
 
 
 # -- skip-ahead -------------------------------------------------------------------------------------
 def test_the_line_that_brings_it_the_soonest_takes_the_head() -> None:
-    fast, slow = Line(delay_s=0.010), Line(delay_s=0.040)
+    fast, slow = FigureLine(delay_s=0.010), FigureLine(delay_s=0.040)
     choice = adaptive(slow, fast).next(NOW, PLENTY, LIMIT)
     assert choice is not None
     assert choice.line is fast
@@ -92,9 +31,9 @@ def test_the_line_that_brings_it_the_soonest_takes_the_head() -> None:
 
 def test_a_slow_line_takes_what_the_fast_ones_will_not_have_brought_by_then() -> None:
     """S = sum of r_j x (A_i - A_j)."""
-    fast = Line(2_000_000, 0.010, blocked=True)
-    middle = Line(1_000_000, 0.015, queue_s=0.005, blocked=True)
-    slow = Line(500_000, 0.050)
+    fast = FigureLine(2_000_000, 0.010, blocked=True)
+    middle = FigureLine(1_000_000, 0.015, queue_s=0.005, blocked=True)
+    slow = FigureLine(500_000, 0.050)
     choice = adaptive(fast, middle, slow).next(NOW, PLENTY, LIMIT)
     assert choice is not None
     assert choice.line is slow
@@ -104,7 +43,7 @@ def test_a_slow_line_takes_what_the_fast_ones_will_not_have_brought_by_then() ->
 
 
 def test_a_slow_line_idles_when_the_queue_is_shorter_than_that() -> None:
-    fast, slow = Line(1_000_000, 0.010, blocked=True), Line(1_000_000, 0.060)
+    fast, slow = FigureLine(1_000_000, 0.010, blocked=True), FigureLine(1_000_000, 0.060)
     ahead = int(fast.rate * (slow.arrival - fast.arrival))
     scheduler = adaptive(fast, slow)
     assert scheduler.next(NOW, ahead - 100, LIMIT) is None
@@ -119,7 +58,7 @@ def test_a_slow_line_idles_when_the_queue_is_shorter_than_that() -> None:
 
 def test_a_long_line_learns_together_with_the_others_not_when_they_are_full() -> None:
     """It has its share of the newest chunks before they have any, once a flow has grown at all."""
-    fast, slow = Line(delay_s=0.010), Line(delay_s=0.040)
+    fast, slow = FigureLine(delay_s=0.010), FigureLine(delay_s=0.040)
     slow.capacity.phase = Phase.STARTUP
     scheduler = adaptive(fast, slow)
     fast.in_flight = TEACH_BYTES
@@ -135,7 +74,7 @@ def test_a_long_line_learns_together_with_the_others_not_when_they_are_full() ->
 
 
 def test_a_metered_line_learns_when_it_is_needed() -> None:
-    fast, metered = Line(delay_s=0.010, in_flight=TEACH_BYTES), Line(delay_s=0.040, tier=1)
+    fast, metered = FigureLine(delay_s=0.010, in_flight=TEACH_BYTES), FigureLine(delay_s=0.040, tier=1)
     metered.capacity.phase = Phase.STARTUP
     choice = adaptive(fast, metered).next(NOW, PLENTY, LIMIT)
     assert choice is not None
@@ -144,7 +83,7 @@ def test_a_metered_line_learns_when_it_is_needed() -> None:
 
 def test_a_slow_line_of_which_nothing_is_known_takes_the_newest_meanwhile() -> None:
     """The other end holds all chunks as long as the slowest line takes: this one costs nothing by it."""
-    fast, slow = Line(1_000_000, 0.010, blocked=True), Line(1_000_000, 0.060)
+    fast, slow = FigureLine(1_000_000, 0.010, blocked=True), FigureLine(1_000_000, 0.060)
     slow.capacity.phase = Phase.STARTUP
     choice = adaptive(fast, slow).next(NOW, 30_000, LIMIT)
     assert choice is not None
@@ -156,27 +95,27 @@ def test_a_slow_line_of_which_nothing_is_known_takes_the_newest_meanwhile() -> N
 
 @pytest.mark.parametrize("apart_s", [SPREAD_MIN_S * 0.9, SPREAD_MAX_S * 1.1])
 def test_but_not_where_the_other_end_does_not_hold_for_it(apart_s: float) -> None:
-    fast, slow = Line(1_000_000, 0.010, blocked=True), Line(1_000_000, 0.010 + apart_s)
+    fast, slow = FigureLine(1_000_000, 0.010, blocked=True), FigureLine(1_000_000, 0.010 + apart_s)
     slow.capacity.phase = Phase.STARTUP
     assert adaptive(fast, slow).next(NOW, 800, LIMIT) is None
 
 
 def test_a_full_modem_makes_a_line_slow() -> None:
-    near, far = Line(delay_s=0.010, queue_s=0.050), Line(delay_s=0.040)
+    near, far = FigureLine(delay_s=0.010, queue_s=0.050), FigureLine(delay_s=0.040)
     choice = adaptive(near, far).next(NOW, PLENTY, LIMIT)
     assert choice is not None
     assert choice.line is far
 
 
 def test_a_line_of_unknown_delay_counts_as_the_slowest() -> None:
-    known, unknown = Line(delay_s=0.040), Line(delay_s=None, rate=100_000)
+    known, unknown = FigureLine(delay_s=0.040), FigureLine(delay_s=None, rate=100_000)
     choice = adaptive(unknown, known).next(NOW, PLENTY, LIMIT)
     assert choice is not None
     assert choice.line is known
 
 
 def test_the_only_line_takes_the_head_however_slow() -> None:
-    choice = adaptive(Line(10_000, 0.9)).next(NOW, 100, LIMIT)
+    choice = adaptive(FigureLine(10_000, 0.9)).next(NOW, 100, LIMIT)
     assert choice is not None
     assert choice.skip == 0
 
@@ -191,7 +130,7 @@ def test_some_line_always_takes_what_waits_and_nothing_beyond_it(
     figures: list[tuple[float, float, float]], waiting: int
 ) -> None:
     """With room everywhere the one that is the soonest takes the head."""
-    lines = [Line(*one) for one in figures]
+    lines = [FigureLine(*one) for one in figures]
     choice = adaptive(*lines).next(NOW, waiting, LIMIT)
     assert choice is not None
     assert choice.line.arrival == min(line.arrival for line in lines)
@@ -203,7 +142,7 @@ def test_some_line_always_takes_what_waits_and_nothing_beyond_it(
 
 # -- room -------------------------------------------------------------------------------------------
 def test_a_line_has_room_while_window_pacer_and_socket_agree() -> None:
-    line = Line(window=100_000)
+    line = FigureLine(window=100_000)
     scheduler = adaptive(line)
     assert scheduler.next(NOW, PLENTY, LIMIT) is not None
     line.blocked = True
@@ -218,7 +157,7 @@ def test_a_line_has_room_while_window_pacer_and_socket_agree() -> None:
 
 
 def test_what_a_report_frees_is_no_run_too_small() -> None:
-    line = Line(1e9, window=2_000_000, in_flight=2_000_000 - DATAGRAM_BYTES)
+    line = FigureLine(1e9, window=2_000_000, in_flight=2_000_000 - DATAGRAM_BYTES)
     line.capacity.delays.srtt_s = 0.001  # or its pace allows less
     choice = adaptive(line).next(NOW, PLENTY, LIMIT)
     assert choice is not None
@@ -226,7 +165,7 @@ def test_what_a_report_frees_is_no_run_too_small() -> None:
 
 
 def test_a_run_exceeds_neither_window_nor_turn_nor_a_send_call() -> None:
-    line = Line(10_000_000, window=50_000, in_flight=40_000)
+    line = FigureLine(10_000_000, window=50_000, in_flight=40_000)
     scheduler = adaptive(line)
 
     def budget() -> int:
@@ -246,7 +185,7 @@ def test_a_run_exceeds_neither_window_nor_turn_nor_a_send_call() -> None:
 def test_what_waits_for_the_window_is_not_asked_for_by_the_pace() -> None:
     """Its pacer is as dry as it was when the window still had room: to ask again at once, and again, kept
     eight clients' processors busy."""
-    line = Line()
+    line = FigureLine()
     scheduler = adaptive(line)
     assert scheduler.next(NOW, PLENTY, LIMIT) is not None
     line.pacer.tokens = -1000.0
@@ -262,7 +201,7 @@ def test_what_waits_for_the_window_is_not_asked_for_by_the_pace() -> None:
 
 
 def test_a_dry_pacer_tells_when_to_ask_again_and_a_full_window_does_not() -> None:
-    line = Line()
+    line = FigureLine()
     scheduler = adaptive(line)
     line.pacer.refill(NOW)
     line.pacer.tokens = -line.pacer._bytes_per_s * 0.010
@@ -273,7 +212,7 @@ def test_a_dry_pacer_tells_when_to_ask_again_and_a_full_window_does_not() -> Non
 
 # -- tiers ------------------------------------------------------------------------------------------
 def test_a_worse_tier_waits_until_the_better_ones_are_full_and_the_queue_is_long() -> None:
-    line, lte = Line(delay_s=0.040), Line(delay_s=0.010, tier=1)
+    line, lte = FigureLine(delay_s=0.040), FigureLine(delay_s=0.010, tier=1)
     scheduler = adaptive(lte, line)
     choice = scheduler.next(NOW, PLENTY, 10 * PLENTY)
     assert choice is not None
@@ -286,130 +225,23 @@ def test_a_worse_tier_waits_until_the_better_ones_are_full_and_the_queue_is_long
 
 
 def test_a_worse_tier_carries_everything_when_it_is_alone() -> None:
-    for lines in ([Line(tier=1)], [Line(tier=1), Line(tier=2)]):
+    for lines in ([FigureLine(tier=1)], [FigureLine(tier=1), FigureLine(tier=2)]):
         choice = adaptive(*lines).next(NOW, 1, LIMIT)
         assert choice is not None
         assert choice.line is lines[0]
 
 
 def test_what_a_worse_tier_would_bring_is_not_counted_on() -> None:
-    lte, line = Line(1e7, 0.010, tier=1), Line(1e6, 0.060)
+    lte, line = FigureLine(1e7, 0.010, tier=1), FigureLine(1e6, 0.060)
     choice = adaptive(lte, line).next(NOW, 5000, LIMIT)
     assert choice is not None
     assert (choice.line, choice.skip) == (line, 0)
 
 
-# -- lost chunks, express ---------------------------------------------------------------------------
-def test_a_lost_chunk_leaves_by_the_soonest_other_line() -> None:
-    near, other, far = Line(delay_s=0.010), Line(delay_s=0.015), Line(delay_s=0.080)
-    scheduler = adaptive(far, other, near)
-    assert scheduler.soonest(NOW) is near
-    assert scheduler.soonest(NOW, near) is other
-
-
-def test_a_lost_chunk_goes_by_the_loser_again_when_the_others_are_far() -> None:
-    near, far = Line(delay_s=0.010), Line(delay_s=0.080)
-    assert adaptive(near, far).soonest(NOW, near) is near
-
-
-def test_but_not_when_it_has_lost_it_twice() -> None:
-    near, far = Line(delay_s=0.010), Line(delay_s=0.080)
-    assert adaptive(near, far).soonest(NOW, near, tries=2) is far
-
-
-def test_a_lost_chunk_waits_for_the_pace_or_goes_by_another() -> None:
-    """What a full buffer lost would be lost again in a burst."""
-    near, far = Line(delay_s=0.010), Line(delay_s=0.030)
-    scheduler = adaptive(near, far)
-    near.pacer.refill(NOW)
-    near.pacer.tokens = -near.capacity.pace * 0.005
-    assert scheduler.soonest(NOW) is None, "it has room before the other one could bring it"
-    near.pacer.tokens = -near.capacity.pace * 0.050
-    assert scheduler.soonest(NOW) is far
-
-
-def test_a_lost_chunk_may_exceed_the_window_a_little() -> None:
-    line = Line(window=100_000, in_flight=120_000)
-    scheduler = adaptive(line)
-    assert scheduler.next(NOW, PLENTY, LIMIT) is None
-    assert scheduler.soonest(NOW) is line
-    line.in_flight = int(RESEND_WINDOW * 100_000) + 1
-    assert scheduler.soonest(NOW) is None
-
-
-def test_express_goes_by_the_soonest_and_its_copy_by_the_next() -> None:
-    near, far = Line(delay_s=0.010), Line(delay_s=0.030)
-    scheduler = adaptive(far, near)
-    assert scheduler.express(NOW) is near
-    assert scheduler.express(NOW, near) is far
-    near.queue_s = near.capacity.delays.queue_s = 0.050
-    later = NOW + 2 * ORDER_S
-    assert scheduler.express(later) is far
-    far.blocked = True
-    assert scheduler.express(later, near) is None
-
-
-def test_what_is_patient_waits_for_the_soonest_lines_pace() -> None:
-    near, far = Line(delay_s=0.010), Line(delay_s=0.030)
-    scheduler = adaptive(far, near)
-    assert scheduler.patient(NOW) is near
-    near.pacer.refill(NOW)
-    near.pacer.tokens = -near.capacity.pace * 0.005
-    assert scheduler.express(NOW) is near
-    assert scheduler.patient(NOW) is None, "it has room before the other one could bring it"
-    near.pacer.tokens = -near.capacity.pace * 0.050
-    assert scheduler.patient(NOW) is far
-
-
-def test_what_is_patient_leaves_out_lines_that_have_a_queue_or_a_full_window() -> None:
-    near, far = Line(delay_s=0.010), Line(delay_s=0.030)
-    scheduler = adaptive(far, near)
-    near.capacity.delays.queue_s = 2 * QUEUE_AIM_S
-    assert scheduler.express(NOW) is near
-    assert scheduler.patient(NOW) is far
-    far.capacity.delays.queue_s = 2 * QUEUE_AIM_S
-    assert scheduler.patient(NOW) is near
-    near.in_flight = int(near.capacity.window)
-    assert scheduler.patient(NOW) is far
-    far.blocked = True
-    assert scheduler.patient(NOW) is None
-
-
-def test_express_goes_ahead_of_the_pace_but_not_without_end() -> None:
-    line = Line()
-    scheduler = adaptive(line)
-    line.capacity.window = 1_000_000 * line.capacity.delays.srtt_s
-    scheduler.express(NOW)
-    line.pacer.tokens = -1.0
-    assert scheduler.express(NOW) is line
-    line.pacer.tokens = -1e6
-    assert scheduler.express(NOW) is None
-
-
-def test_copies_stay_within_their_share_of_what_is_sent() -> None:
-    line = Line()
-    scheduler = adaptive(line, Line())
-    assert not scheduler.copies(100), "nothing was sent"
-    copied = sent = 0
-    for _ in range(5000):
-        scheduler.spent(line, 200)
-        sent += 200
-        copied += 200 * scheduler.copies(200)
-        assert copied <= COPY_SHARE * sent
-    assert copied >= 0.9 * COPY_SHARE * sent
-
-
-def test_a_single_line_makes_no_copies() -> None:
-    line = Line()
-    scheduler = adaptive(line)
-    scheduler.spent(line, 1_000_000)
-    assert not scheduler.copies(100)
-
-
 # -- the queue --------------------------------------------------------------------------------------
 def test_the_queue_reaches_beyond_what_the_fast_lines_bring_in_the_slow_ones_delay() -> None:
     """Or the slow one would never get a chunk."""
-    fast, slow = Line(6_000_000, 0.010), Line(500_000, 0.200)
+    fast, slow = FigureLine(6_000_000, 0.010), FigureLine(500_000, 0.200)
     scheduler = adaptive(fast, slow)
     ahead = fast.rate * (slow.arrival - fast.arrival)
     assert scheduler.queue_bytes == pytest.approx(ahead + QUEUE_S * (fast.rate + slow.rate))
@@ -420,13 +252,13 @@ def test_the_queue_reaches_beyond_what_the_fast_lines_bring_in_the_slow_ones_del
 
 
 def test_what_is_known_at_first_is_too_little_for_a_queue() -> None:
-    line = Line(10_000)
+    line = FigureLine(10_000)
     line.capacity.phase = Phase.STARTUP
-    assert adaptive(line, Line(10_000)).queue_bytes == QUEUE_STARTUP_BYTES
+    assert adaptive(line, FigureLine(10_000)).queue_bytes == QUEUE_STARTUP_BYTES
 
 
 def test_a_long_line_of_which_nothing_is_known_has_time_to_double_before_the_queue_is_full() -> None:
-    lines = [Line(1e6, 0.010), Line(1e6, 0.150)]
+    lines = [FigureLine(1e6, 0.010), FigureLine(1e6, 0.150)]
     for line in lines:
         line.capacity.delays._base_rtt.add(2 * (line.delay_s or 0.0), NOW)
     scheduler = adaptive(*lines)
@@ -438,53 +270,16 @@ def test_a_long_line_of_which_nothing_is_known_has_time_to_double_before_the_que
 
 def test_the_queue_is_not_cut_before_what_a_flow_began_with_has_left() -> None:
     """Bbr begins with twice what the lines hold, and a loss then costs it a round trip."""
-    line = Line(1e6)
-    scheduler = adaptive(line, Line(1e6))
+    line = FigureLine(1e6)
+    scheduler = adaptive(line, FigureLine(1e6))
     known = scheduler.queue_bytes
     line.out_of_startup(YOUNG_S / 2)
     assert scheduler.queue_bytes > 2 * known
 
 
-# -- backup, redundant ------------------------------------------------------------------------------
-def test_backup_uses_the_first_line_of_the_best_tier() -> None:
-    first, second, lte = Line(number=1), Line(number=2, delay_s=0.001), Line(number=0, tier=1)
-    scheduler: Backup[Line] = Backup()
-    scheduler.set_lines([lte, second, first])
-    assert scheduler.lines == [first]
-    scheduler.set_lines([lte, second])
-    assert scheduler.lines == [second]
-    scheduler.set_lines([lte])
-    choice = scheduler.next(NOW, 1, LIMIT)
-    assert choice is not None
-    assert choice.line is lte
-    scheduler.set_lines([])
-    assert scheduler.next(NOW, 1, LIMIT) is None
-
-
-def test_redundant_sends_by_all_that_have_room() -> None:
-    near, far, full, stuck = (
-        Line(delay_s=0.010),
-        Line(delay_s=0.080, tier=1),
-        Line(window=10_000, in_flight=10_000),
-        Line(blocked=True),
-    )
-    scheduler: Redundant[Line] = Redundant()
-    scheduler.set_lines([far, full, stuck, near])
-    choice = scheduler.next(NOW, 1, LIMIT)
-    assert choice is not None
-    assert (choice.line, choice.skip) == (near, 0)
-    assert scheduler.mirrors(near) == [far]
-    near.blocked = True
-    choice = scheduler.next(NOW, 1, LIMIT)
-    assert choice is not None
-    assert choice.line is far
-    assert scheduler.mirrors(far) == []
-    assert scheduler.spread == [], "the first copy is the one that counts"
-
-
 def test_bulk_is_spread_over_the_best_tier() -> None:
     """Nobody waits for the delay of a line that is there for the worst case."""
-    lte, dsl, cable = Line(tier=2), Line(tier=1), Line(tier=1)
+    lte, dsl, cable = FigureLine(tier=2), FigureLine(tier=1), FigureLine(tier=1)
     assert adaptive(lte, dsl, cable).spread == [dsl, cable]
     assert adaptive(lte).spread == [lte]
     assert adaptive().spread == []
@@ -492,7 +287,7 @@ def test_bulk_is_spread_over_the_best_tier() -> None:
 
 def test_a_queue_that_nobody_reports_on_is_forgotten_once_it_must_have_left() -> None:
     """Or a line that stood still would get nothing and so never be reported on again."""
-    near, stood = Line(delay_s=0.010, blocked=True), Line(delay_s=0.010)
+    near, stood = FigureLine(delay_s=0.010, blocked=True), FigureLine(delay_s=0.010)
     for i in range(9):
         stood.capacity.on_report(0, NOW, 0.310, 1, 0, NOW + i * 0.01)
     queue_s = stood.capacity.delays.queue_s
