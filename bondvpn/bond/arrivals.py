@@ -9,6 +9,8 @@ REPORT_RTTS = 8
 REPORT_SPARSE_S = 0.040  # while nothing but express comes: its lines are not full, and reports would be
 REPORT_DATAGRAMS = 512  # sooner on fast lines: 2 ms at 2.8 Gbit/s, or too much would be under way
 GAP_REPORT_S = 0.002  # a gap is told at once, but not more often than this
+# Of a new lane's first datagrams each so many are told of: they show what the line carries (startup.py).
+REPORT_TRAIN, TRAIN_DATAGRAMS = 8, 512
 REPORT_SHARE = 0.02  # of the line that carries the reports
 SPOKEN_FOR_REPORTS = 4  # reports that speak for each counter
 SPOKEN_FOR_MIN = 64
@@ -21,7 +23,18 @@ _MASK = 0xFFFF
 class Arrivals:
     """One receive lane. Times: seconds of our clock; send times and delays: TIME_UNIT_S modulo 2^16."""
 
-    __slots__ = ("_data_at", "_delay", "_delay_at", "_next", "_tops", "at", "frame_bytes", "gap", "news")
+    __slots__ = (
+        "_data",
+        "_data_at",
+        "_delay",
+        "_delay_at",
+        "_next",
+        "_tops",
+        "at",
+        "frame_bytes",
+        "gap",
+        "news",
+    )
 
     def __init__(self) -> None:
         self.frame_bytes = 0
@@ -32,6 +45,7 @@ class Arrivals:
         """Datagrams that came and ask for a report, since the last one."""
         self.gap = False
         """Whether one came that left a gap behind it."""
+        self._data = 0  # datagrams of it, in all
         self._data_at = -inf
         self._delay: int | None = None  # smallest since the last report
         self._delay_at = -inf  # when that came
@@ -49,6 +63,7 @@ class Arrivals:
     def data(self, count: int, sent: int, now: float) -> None:
         """`count` of them are DATA and ask for a report; the sender's clock showed `sent` when they left."""
         self.news += count
+        self._data += count
         self._data_at = now
         self._note_delay(sent, now)
 
@@ -57,6 +72,11 @@ class Arrivals:
         if now - self._data_at < PROBE_REPORTED_S:
             self.news += 1
         self._note_delay(sent, now)
+
+    @property
+    def train(self) -> bool:
+        """Whether a new lane brought enough for a report that shows the line's rate."""
+        return self.news >= REPORT_TRAIN and self._data < TRAIN_DATAGRAMS
 
     @property
     def worth_telling(self) -> bool:

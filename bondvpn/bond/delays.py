@@ -16,6 +16,7 @@ BASE_KEEP_S = 10.0  # as BBR's min_rtt: routes change
 QUEUE_MEAN_S = 0.040  # a sample weighs by its age: an idle line's come seconds apart
 QUEUE_HISTORY_S = 1.0
 SHORT_S = 0.001  # a queue that is none
+QUEUED_JITTER = 3.0  # times the mean deviation of the delay
 IDLE_S = 1.0  # without a report on the line
 
 
@@ -82,6 +83,14 @@ class Delays:
         self.queues.append((now, queue))
         while self.queues[0][0] < now - QUEUE_HISTORY_S:
             self.queues.popleft()
+
+    def queued(self, datagram_s: float) -> bool:
+        """Whether all that the last report tells of waited in the line's queue, of datagrams that take so
+        long."""
+        if self._last_delay is None:
+            return False
+        late = self._last_delay - self._base_delay.value - datagram_s
+        return late > max(SHORT_S, QUEUED_JITTER * self.jitter_s)
 
     def reports_moved(self, now: float) -> None:
         """Reports come by another line from now on, which has a share in each round trip."""

@@ -38,15 +38,26 @@ class Outcome(NamedTuple, Generic[T]):
 
 
 class _Run(Generic[T]):
-    __slots__ = ("count", "first", "load", "sent_at", "size", "start")
+    __slots__ = ("count", "first", "load", "once", "sent_at", "size", "start")
 
-    def __init__(self, first: int, count: int, size: int, sent_at: float, load: T | None, start: int) -> None:
+    def __init__(
+        self,
+        first: int,
+        count: int,
+        size: int,
+        sent_at: float,
+        load: T | None,
+        start: int,
+        *,
+        once: bool = False,
+    ) -> None:
         self.first = first  # counter
         self.count = count
         self.size = size  # of each datagram, as an Ethernet frame
         self.sent_at = sent_at
         self.load = load
         self.start = start  # the first one's place in what was sent at once
+        self.once = once  # not to leave by another lane too
 
 
 class Flight(Generic[T]):
@@ -59,9 +70,10 @@ class Flight(Generic[T]):
         self.in_flight = 0
         """Bytes under way."""
 
-    def sent(self, first: int, count: int, size: int, load: T, now: float) -> None:
-        """`count` datagrams of `size` bytes each left with the counters from `first` on."""
-        self._runs.append(_Run(first, count, size, now, load, 0))
+    def sent(self, first: int, count: int, size: int, load: T, now: float, *, once: bool = False) -> None:
+        """`count` datagrams of `size` bytes each left with the counters from `first` on. `once`: they are
+        no matter for `unload_fresh`."""
+        self._runs.append(_Run(first, count, size, now, load, 0, once=once))
         self.in_flight += count * size
 
     @property
@@ -78,6 +90,14 @@ class Flight(Generic[T]):
         """Take the load of the oldest run that has one, for another lane; the run stays under way."""
         for run in self._runs:
             if run.load is not None:
+                piece, run.load = Piece(run.load, run.start, run.count), None
+                return piece
+        return None
+
+    def unload_fresh(self, since: float, most: int) -> Piece[T] | None:
+        """Likewise, of a run that left after `since`, has at most so many datagrams and may leave twice."""
+        for run in self._runs:
+            if run.load is not None and run.sent_at > since and run.count <= most and not run.once:
                 piece, run.load = Piece(run.load, run.start, run.count), None
                 return piece
         return None
@@ -138,7 +158,9 @@ class Flight(Generic[T]):
                     lost_count += count
                     lost_largest = max(lost_largest, run.size)
                 else:
-                    kept.append(_Run(first, count, run.size, run.sent_at, run.load, piece.start))
+                    kept.append(
+                        _Run(first, count, run.size, run.sent_at, run.load, piece.start, once=run.once)
+                    )
                     continue
                 self.in_flight -= count * run.size
         runs.extendleft(reversed(kept))

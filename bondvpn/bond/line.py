@@ -86,6 +86,13 @@ class Scheduler(Protocol[L]):
     def mirrors(self, line: L) -> list[L]:
         """The lines that carry each run of `line` too."""
 
+    @property
+    def copying(self) -> bool:
+        """Whether what has left may leave by a second line too, as they are not known yet and idle."""
+
+    def spare(self, line: L, now: float) -> Choice[L] | None:
+        """The line that has room for a copy of what `line` carries, and for how much of it."""
+
     def spent(self, line: L, nbytes: int) -> None:
         """`line` carried `nbytes` of Ethernet frames."""
 

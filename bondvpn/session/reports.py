@@ -57,7 +57,7 @@ class Reporter:
     def noted(self, lane: ReceiveLane, srtt_s: float, now: float, *, bulk: bool) -> None:
         """Something that asks for a report came by `lane`; `bulk`: more than express and probes."""
         arrivals = lane.arrivals
-        if arrivals.gap:
+        if arrivals.gap or (bulk and arrivals.train):
             due = self._last + max(GAP_REPORT_S, self._spacing)
         elif arrivals.news >= REPORT_DATAGRAMS:
             due = self._last + self._spacing

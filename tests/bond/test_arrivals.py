@@ -2,7 +2,14 @@
 
 import pytest
 
-from bondvpn.bond.arrivals import PROBE_REPORTED_S, SPOKEN_FOR_MIN, SPOKEN_FOR_REPORTS, Arrivals
+from bondvpn.bond.arrivals import (
+    PROBE_REPORTED_S,
+    REPORT_TRAIN,
+    SPOKEN_FOR_MIN,
+    SPOKEN_FOR_REPORTS,
+    TRAIN_DATAGRAMS,
+    Arrivals,
+)
 from bondvpn.wire.sealed import TIME_UNIT_S
 
 NOW = 1000.0
@@ -107,3 +114,15 @@ def test_the_first_reports_speak_for_the_first_counter_too() -> None:
     for _ in range(SPOKEN_FOR_REPORTS):
         assert arrivals.take(highest)[1] == highest + 1
     assert arrivals.take(highest)[1] == SPOKEN_FOR_MIN
+
+
+def test_a_new_lane_is_told_of_train_by_train() -> None:
+    arrivals = Arrivals()
+    for number in range(TRAIN_DATAGRAMS // REPORT_TRAIN - 1):
+        arrivals.data(REPORT_TRAIN - 1, units(NOW), NOW)
+        assert not arrivals.train
+        arrivals.data(1, units(NOW), NOW)
+        assert arrivals.train
+        arrivals.take(REPORT_TRAIN * number)
+    arrivals.data(REPORT_TRAIN, units(NOW), NOW)
+    assert not arrivals.train, "it is new no more"

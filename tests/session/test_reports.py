@@ -16,6 +16,7 @@ from bondvpn.bond.arrivals import (
     REPORT_S,
     REPORT_SHARE,
     REPORT_SPARSE_S,
+    REPORT_TRAIN,
 )
 from bondvpn.bond.capacity import Phase
 from bondvpn.session.link import Link
@@ -193,6 +194,16 @@ def test_a_fast_line_is_reported_on_before_the_time() -> None:
     end.report(START)
     end.come(1, REPORT_DATAGRAMS, START + 0.0001)
     assert end.reporter.due <= START + 0.0001
+
+
+def test_a_new_lane_is_told_of_after_each_train() -> None:
+    end = Receiving()
+    end.come(0, 1, START)
+    end.report(START)
+    end.come(1, REPORT_TRAIN - 1, START + 0.0001)
+    assert end.reporter.due == pytest.approx(START + REPORT_S)
+    end.come(REPORT_TRAIN, 1, START + 0.0002)
+    assert end.reporter.due == pytest.approx(START + GAP_REPORT_S)
 
 
 @pytest.mark.parametrize("lanes", [1, LANES_TOLD, 2 * LANES_TOLD])
