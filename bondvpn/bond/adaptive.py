@@ -220,7 +220,10 @@ class Adaptive(Generic[L]):
 
     @property
     def copying(self) -> bool:
-        return len(self.lines) > 1 and any(line.capacity.phase is Phase.STARTUP for line in self.spread)
+        capacities = [line.capacity for line in self.spread]
+        if len(capacities) < 2 or not any(capacity.loses for capacity in capacities):
+            return False
+        return any(capacity.phase is Phase.STARTUP for capacity in capacities)
 
     def spare(self, line: L, now: float) -> Choice[L] | None:
         for other, _ in self._order(now):

@@ -102,6 +102,8 @@ class Capacity:
         self.losses = Losses()
         self.copied = 0
         """Bytes it carried of copies while lines were in STARTUP."""
+        self.loses = False
+        """Whether anything it carried was lost."""
         self.report_s = 0.0
         """Between reports, smoothed."""
         self._aim = QueueAim()
@@ -248,6 +250,7 @@ class Capacity:
         self._note_rate(now)
         self._round_came += came
         self._round_lost += lost
+        self.loses = self.loses or lost > 0
         self._note_loss(came, lost, now)
         if self.phase is Phase.STARTUP:
             self._settle_if_full(now)

@@ -88,7 +88,7 @@ class Scheduler(Protocol[L]):
 
     @property
     def copying(self) -> bool:
-        """Whether what has left may leave by a second line too, as they are not known yet and idle."""
+        """Whether what has left may leave by a second line too: they lose, and one is not known yet."""
 
     def spare(self, line: L, now: float) -> Choice[L] | None:
         """The line that has room for a copy of what `line` carries, and for how much of it."""

@@ -340,9 +340,9 @@ class Outbound:
         return due
 
     def _copy(self, now: float) -> None:
-        """Nothing waits, and the lines are being learned: what is under way leaves by an idle one too. With a
-        gap in each round, and a round trip to mend it, slow start ends inside (HyStart) at a tenth of what
-        the lines hold, and cubic takes ten seconds for the rest. The copies teach the lines as well."""
+        """Nothing waits, and lines that lose are being learned: what is under way leaves by an idle one too.
+        With a gap in each round, and a round trip to mend it, slow start ends inside (HyStart) at a tenth of
+        what the lines hold, and cubic takes ten seconds for the rest. The copies teach the lines as well."""
         scheduler = self._scheduler
         for link in scheduler.spread:
             since = now - COPY_RTTS * link.capacity.delays.srtt_s

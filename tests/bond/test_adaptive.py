@@ -303,10 +303,13 @@ def test_a_queue_that_nobody_reports_on_is_forgotten_once_it_must_have_left() ->
 
 
 # -- copies while the lines are learned -------------------------------------------------------------
-def test_copies_leave_while_one_of_several_lines_is_in_startup() -> None:
+def test_copies_leave_while_one_of_several_lines_is_in_startup_and_one_loses() -> None:
     known, new, lte = FigureLine(), FigureLine(), FigureLine(tier=1)
     assert not adaptive(known, new).copying
     new.capacity.phase = lte.capacity.phase = Phase.STARTUP
+    assert not adaptive(known, new).copying, "nothing was lost"
+    known.capacity.on_report(DATAGRAM_BYTES, NOW, 0.010, 1, 1, NOW)
+    new.capacity.loses = True
     assert adaptive(known, new).copying
     assert not adaptive(new).copying, "there is no other"
     assert not adaptive(known, lte).copying, "it stands by"

@@ -83,7 +83,6 @@ def test_a_lost_chunk_takes_a_new_counter_and_arrives_whole() -> None:
 
 def test_what_a_line_is_late_with_leaves_by_the_idle_one_too_and_only_once() -> None:
     sender, receiver = bonded(Adaptive()), Receiver()
-    learned(sender)
     frame = super_frame(1, 0, 6000, 1448)
     sender.tap.frames.append(frame)
     sender.out.on_readable(sender.now)
@@ -240,8 +239,9 @@ def learned(sender: Sender) -> None:
         link.capacity.phase = Phase.STEADY
 
 
-def test_while_lines_are_learned_bulk_leaves_by_two_and_one_copy_is_enough() -> None:
+def test_while_lossy_lines_are_learned_bulk_leaves_by_two_and_one_copy_is_enough() -> None:
     sender, receiver = bonded(Adaptive()), Receiver()
+    sender.links[0].capacity.loses = True
     frame = super_frame(1, 0, 6000, 1448)
     sender.tap.frames.append(frame)
     sender.out.on_readable(sender.now)
@@ -269,6 +269,7 @@ def test_while_lines_are_learned_bulk_leaves_by_two_and_one_copy_is_enough() -> 
 
 def test_once_the_lines_are_known_and_of_what_is_express_there_are_no_such_copies() -> None:
     sender = bonded(Adaptive())
+    sender.links[0].capacity.loses = True
     sender.tap.frames.extend(ack(1, number) for number in range(3))
     sender.out.on_readable(sender.now)
     assert len(opened(sender.taken())) == 1

@@ -143,20 +143,20 @@ def test_the_first_second_of_bbr_brings_half_of_what_it_will() -> None:
 
 
 def test_cubics_first_flow_over_lossy_lines_is_not_ended_early() -> None:
-    """Each gap takes a round trip, and a burst that overflows 3 ms looks like a slow line: before copies and
-    trains it had 0.86, 0.72, 0.90 and 0.77 of the sum."""
+    """Each gap takes a round trip, and several in a row end slow start: without copies it has 0.28 of the sum
+    in its first seconds, with them 0.51."""
     shares = []
     for seed in (1, 1001, 2001, 3001):
         lines = [
-            shape.line("a", up_mbit=32, down_mbit=32, delay_s=0.025, queue_s=0.091, loss=0.01, seed=seed),
+            shape.line("a", up_mbit=24, down_mbit=24, delay_s=0.05, queue_s=0.075, loss=0.024, seed=seed),
             shape.line(
-                "b", up_mbit=53, down_mbit=53, delay_s=0.0245, queue_s=0.003, loss=0.013, seed=seed + 1
+                "b", up_mbit=47, down_mbit=47, delay_s=0.046, queue_s=0.034, loss=0.021, seed=seed + 1
             ),
         ]
         print(f"seed {seed}")
         scenario = Scenario(lines, seconds=6.0, skip_s=2.5, scheduler="adaptive", speeds=False)
         shares.append(simulate(scenario).share)
-    assert sum(shares) / len(shares) > 0.87, shares
+    assert sum(shares) / len(shares) > 0.45, shares
 
 
 def test_what_a_long_line_overflows_with_is_waited_for() -> None:
