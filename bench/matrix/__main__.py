@@ -49,7 +49,9 @@ def main() -> int:
             parser.error("needs root, for network namespaces")
         for name, scenario in _left(wanted, arguments, facts["commit"], facts["dirty"]):
             failed += _measure(name, scenario, arguments, facts)
-    outcome = report.outcome(store.latest())
+    latest = store.latest()
+    outcome = report.outcome(latest)
+    facts |= store.measured_at(latest.values())
     if not arguments.no_record:
         write(report.bench(outcome), outcome, facts)
     print(markdown(outcome, facts))

@@ -1,7 +1,7 @@
 """What was measured, a line of JSON per scenario; one cut short by a kill is left out."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,13 @@ def records(path: Path = PATH) -> list[Record]:
 def latest(path: Path = PATH) -> dict[str, Record]:
     """The newest record of each scenario, by name."""
     return {record["scenario"]: record for record in records(path)}
+
+
+def measured_at(found: Iterable[Record]) -> dict[str, Any]:
+    """What the report on them says of the program: `commit`, all of them, and whether one was `dirty`."""
+    found = list(found)
+    commits = dict.fromkeys(record["commit"] for record in found)
+    return {"commit": ", ".join(commits), "dirty": any(record["dirty"] for record in found)}
 
 
 def done(commit: str, seconds: float | None, path: Path = PATH) -> set[str]:

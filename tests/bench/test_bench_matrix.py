@@ -144,6 +144,12 @@ def test_what_this_commit_measured_cleanly_is_done(tmp_path: Path) -> None:
     assert store.done("xyz", None, path) == set()
 
 
+def test_the_report_names_the_commits_at_which_it_was_measured() -> None:
+    records = [record_of("one"), record_of("two", "def"), record_of("three")]
+    assert store.measured_at(records) == {"commit": "abc, def", "dirty": False}
+    assert store.measured_at([*records, record_of("four", dirty=True)])["dirty"]
+
+
 def test_a_line_cut_short_is_left_out_and_what_follows_it_is_not(tmp_path: Path) -> None:
     path = tmp_path / "matrix.jsonl"
     path.write_text(json.dumps(record_of("one")) + "\n" + json.dumps(record_of("two"))[:20])
