@@ -122,9 +122,15 @@ def test_each_port_has_a_table_and_carries(running: Running) -> None:
     }
     for router, own in (("r1", "10.1.0.2"), ("r2", "10.2.0.2")):
         with Sniffer(premises, router, "lan") as sniffer:
-            eventually(lambda sniffer=sniffer: list(sniffer.datagrams()), 2, "something passes")
-            time.sleep(0.2)
-            assert {each.source for each in sniffer.datagrams() if not each.outgoing} == {own}
+            sources: set[str] = set()
+
+            def came(sniffer: Sniffer = sniffer, sources: set[str] = sources) -> set[str]:
+                sources.update(each.source for each in sniffer.datagrams() if not each.outgoing)
+                return sources
+
+            eventually(came, 3, "the line's probe passes, if the traffic has left it idle")
+            time.sleep(0.3)  # whatever else comes this way
+            assert came() == {own}
 
 
 def test_an_address_changes_and_the_link_follows_at_once(
