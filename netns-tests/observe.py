@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
 
+from bondvpn.bond.liveness import PROBE_IDLE_S
 from bondvpn.lab import namespace
 from bondvpn.lab.topology import Lab
 from bondvpn.lab.tunnel import PORT, Tunnel, client_address, peer_address
@@ -276,6 +277,21 @@ class Sniffer:
                 source, target = (socket.inet_ntoa(packet[at : at + 4]) for at in (12, 16))
                 outgoing = address[2] == socket.PACKET_OUTGOING
                 yield Datagram(outgoing, source, target, packet[header_len + 8 :])
+
+
+def heard(lab: Lab, where: str, interface: str) -> set[str]:
+    """The addresses that the tunnel's datagrams come from there, from the first one on for 0.3 s; a line that
+    the flow leaves idle has a probe a second."""
+    seen: set[str] = set()
+    with Sniffer(lab, where, interface) as sniffer:
+
+        def listen() -> set[str]:
+            seen.update(each.source for each in sniffer.datagrams() if not each.outgoing)
+            return seen
+
+        eventually(listen, 3 * PROBE_IDLE_S, f"a datagram at {where}'s {interface}")
+        time.sleep(0.3)
+        return listen()
 
 
 def fragments(lab: Lab) -> int:

@@ -12,11 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from observe import Flow, Sniffer, eventually, links
+from observe import Flow, eventually, heard, links
 from premises import Premises, await_active, tunnel
 from pyroute2 import NFCTSocket
 
-from bondvpn.bond.liveness import PROBE_IDLE_S
 from bondvpn.lab import namespace
 from bondvpn.lab.tunnel import Tunnel
 
@@ -67,21 +66,7 @@ def translate(premises: Premises, router: str, first_port: int) -> None:
 
 def sources(premises: Premises) -> dict[str, set[str]]:
     """By router, the addresses that its line's datagrams come from as the server sees them."""
-    return {router: heard(premises, router) for router in premises.routers}
-
-
-def heard(premises: Premises, router: str) -> set[str]:
-    """Of one, from the first datagram on for 0.3 s; a line that the flow leaves idle has a probe a second."""
-    seen: set[str] = set()
-    with Sniffer(premises, "srv", router) as sniffer:
-
-        def listen() -> set[str]:
-            seen.update(each.source for each in sniffer.datagrams() if not each.outgoing)
-            return seen
-
-        eventually(listen, 3 * PROBE_IDLE_S, f"a datagram by {router}")
-        time.sleep(0.3)
-        return listen()
+    return {router: heard(premises, "srv", router) for router in premises.routers}
 
 
 def test_each_uplink_takes_its_router(

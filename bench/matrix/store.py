@@ -1,7 +1,7 @@
 """What was measured, a line of JSON per scenario; one cut short by a kill is left out."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,8 @@ def latest(path: Path = PATH) -> dict[str, Record]:
     return {record["scenario"]: record for record in records(path)}
 
 
-def measured_at(found: Iterable[Record]) -> dict[str, Any]:
+def measured_at(found: Collection[Record]) -> dict[str, Any]:
     """What the report on them says of the program: `commit`, all of them, and whether one was `dirty`."""
-    found = list(found)
     commits = dict.fromkeys(record["commit"] for record in found)
     return {"commit": ", ".join(commits), "dirty": any(record["dirty"] for record in found)}
 

@@ -246,7 +246,7 @@ class Capacity:
         if delay_s is not None:
             self.delays.on_delay(delay_s, self._datagram_s, now, contended=self._contended)
             if self.phase is Phase.STARTUP:
-                self._note_train(now)
+                self._note_train(delay_s, now)
         self._note_rate(now)
         self._round_came += came
         self._round_lost += lost
@@ -356,10 +356,10 @@ class Capacity:
             return self.delays.base_rtt_s + SHALLOW_REPORTS * self.report_s + queue_s
         return self.delays.base_rtt_s + max(self.report_s / 2 + queue_s, self.report_s)
 
-    def _note_train(self, now: float) -> None:
+    def _note_train(self, delay_s: float, now: float) -> None:
         """What came between two reports, if all of it waited behind ours, came as fast as the line is."""
         rate = self._delivery.train()
-        if rate and self.delays.queued(DATAGRAM_BYTES / rate) and self._ours(now):
+        if rate and self.delays.queued(delay_s, DATAGRAM_BYTES / rate) and self._ours(now):
             self._startup.carries = max(self._startup.carries, rate)
 
     def _settle_if_full(self, now: float) -> None:

@@ -84,12 +84,10 @@ class Delays:
         while self.queues[0][0] < now - QUEUE_HISTORY_S:
             self.queues.popleft()
 
-    def queued(self, datagram_s: float) -> bool:
-        """Whether all that the last report tells of waited in the line's queue, of datagrams that take so
-        long."""
-        if self._last_delay is None:
-            return False
-        late = self._last_delay - self._base_delay.value - datagram_s
+    def queued(self, delay_s: float, datagram_s: float) -> bool:
+        """Whether what had at least such a one-way delay all waited in the line's queue; `datagram_s`: what a
+        datagram takes."""
+        late = delay_s - self._base_delay.value - datagram_s
         return late > max(SHORT_S, QUEUED_JITTER * self.jitter_s)
 
     def reports_moved(self, now: float) -> None:

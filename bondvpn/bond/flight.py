@@ -7,6 +7,7 @@ REORDER_S later: a line does not reorder, and what a burst loses at its end need
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from math import inf
 from typing import Generic, NamedTuple, TypeVar
 
 REORDER = 3  # counters (RFC 9002, 6.1.1)
@@ -88,18 +89,18 @@ class Flight(Generic[T]):
 
     def unload(self) -> Piece[T] | None:
         """Take the load of the oldest run that has one, for another lane; the run stays under way."""
-        for run in self._runs:
-            if run.load is not None:
-                piece, run.load = Piece(run.load, run.start, run.count), None
-                return piece
-        return None
+        return self._unload(-inf, inf, fresh=False)
 
     def unload_fresh(self, since: float, most: int) -> Piece[T] | None:
         """Likewise, of a run that left after `since`, has at most so many datagrams and may leave twice."""
+        return self._unload(since, most, fresh=True)
+
+    def _unload(self, since: float, most: float, *, fresh: bool) -> Piece[T] | None:
         for run in self._runs:
-            if run.load is not None and run.sent_at > since and run.count <= most and not run.once:
-                piece, run.load = Piece(run.load, run.start, run.count), None
-                return piece
+            if run.load is None or run.sent_at <= since or run.count > most or (fresh and run.once):
+                continue
+            piece, run.load = Piece(run.load, run.start, run.count), None
+            return piece
         return None
 
     def forget(self) -> Piece[T | None] | None:
