@@ -218,25 +218,6 @@ class Adaptive(Generic[L]):
     def mirrors(self, line: L) -> list[L]:
         return []
 
-    @property
-    def copying(self) -> bool:
-        capacities = [line.capacity for line in self.spread]
-        if len(capacities) < 2 or not any(capacity.loses for capacity in capacities):
-            return False
-        return any(capacity.phase is Phase.STARTUP for capacity in capacities)
-
-    def spare(self, line: L, now: float) -> Choice[L] | None:
-        for other, _ in self._order(now):
-            if other is line or other.blocked or other.tier > self._best_tier:
-                continue
-            room = other.capacity.spare(other.in_flight)
-            if room < DATAGRAM_BYTES or _queue_s(other, now) > other.capacity.queue_aim_s:
-                continue
-            self._refill(other, now)
-            if other.pacer.room():
-                return Choice(other, int(min(room, other.pacer.tokens + DATAGRAM_BYTES)), 0)
-        return None
-
     def spent(self, line: L, nbytes: int) -> None:
         line.pacer.spend(nbytes)
         self._sent += nbytes

@@ -74,7 +74,6 @@ PACE_STARTUP = 4.0  # it must not hold back what doubles inside: cubic takes 16 
 # waits there is no queue by the kernel's time stamps and no limit to growth: 8 flows over one line without a
 # shape had up to 23 MB under way, lost 6 to 16 % there and carried 2.2 Gbit/s, not 2.7 (bench gigabit-many).
 SOCKET_BYTES = 2 << 20
-COPIED_MAX_BYTES = 4 << 20  # what 80 Mbit/s bring in 400 ms
 DRAIN_AFTER_S = 4.0  # without a short queue: well before the base delay would be forgotten
 DRAIN = 0.6  # of what fills the line without any queue, for a round
 DRAIN_ROUNDS = 3  # until the queue is what it was: its own short one is no reason to grow
@@ -100,10 +99,6 @@ class Capacity:
         """What the line carries, as far as is known."""
         self.delays = Delays()
         self.losses = Losses()
-        self.copied = 0
-        """Bytes it carried of copies while lines were in STARTUP."""
-        self.loses = False
-        """Whether anything it carried was lost."""
         self.report_s = 0.0
         """Between reports, smoothed."""
         self._aim = QueueAim()
@@ -162,15 +157,6 @@ class Capacity:
     def young(self) -> bool:
         """In STARTUP, or not long out of it: what the flow inside began with is still under way."""
         return self.phase is Phase.STARTUP or self._reported_at < self._settled_at + YOUNG_S
-
-    def spare(self, in_flight: int) -> float:
-        """Bytes of copies that it takes: in STARTUP what it holds, as far as is known, without a longer queue
-        than the one aimed at. A flow that never fills the lines is not doubled for ever."""
-        if self.copied > COPIED_MAX_BYTES:
-            return 0.0
-        rate = self._startup.carries if self.phase is Phase.STARTUP else self.rate
-        holds = rate * (self.delays.base_rtt_s + self.queue_aim_s) if rate else inf
-        return min(self.window, holds) - in_flight
 
     def paced(self, in_flight: int) -> None:
         """Something wanted to leave before its time: once much is under way, a limit too."""
@@ -250,7 +236,6 @@ class Capacity:
         self._note_rate(now)
         self._round_came += came
         self._round_lost += lost
-        self.loses = self.loses or lost > 0
         self._note_loss(came, lost, now)
         if self.phase is Phase.STARTUP:
             self._settle_if_full(now)

@@ -7,7 +7,6 @@ REORDER_S later: a line does not reorder, and what a burst loses at its end need
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from math import inf
 from typing import Generic, NamedTuple, TypeVar
 
 REORDER = 3  # counters (RFC 9002, 6.1.1)
@@ -39,26 +38,15 @@ class Outcome(NamedTuple, Generic[T]):
 
 
 class _Run(Generic[T]):
-    __slots__ = ("count", "first", "load", "once", "sent_at", "size", "start")
+    __slots__ = ("count", "first", "load", "sent_at", "size", "start")
 
-    def __init__(
-        self,
-        first: int,
-        count: int,
-        size: int,
-        sent_at: float,
-        load: T | None,
-        start: int,
-        *,
-        once: bool = False,
-    ) -> None:
+    def __init__(self, first: int, count: int, size: int, sent_at: float, load: T | None, start: int) -> None:
         self.first = first  # counter
         self.count = count
         self.size = size  # of each datagram, as an Ethernet frame
         self.sent_at = sent_at
         self.load = load
         self.start = start  # the first one's place in what was sent at once
-        self.once = once  # not to leave by another lane too
 
 
 class Flight(Generic[T]):
@@ -71,10 +59,9 @@ class Flight(Generic[T]):
         self.in_flight = 0
         """Bytes under way."""
 
-    def sent(self, first: int, count: int, size: int, load: T, now: float, *, once: bool = False) -> None:
-        """`count` datagrams of `size` bytes each left with the counters from `first` on. `once`: they are
-        no matter for `unload_fresh`."""
-        self._runs.append(_Run(first, count, size, now, load, 0, once=once))
+    def sent(self, first: int, count: int, size: int, load: T, now: float) -> None:
+        """`count` datagrams of `size` bytes each left with the counters from `first` on."""
+        self._runs.append(_Run(first, count, size, now, load, 0))
         self.in_flight += count * size
 
     @property
@@ -89,18 +76,10 @@ class Flight(Generic[T]):
 
     def unload(self) -> Piece[T] | None:
         """Take the load of the oldest run that has one, for another lane; the run stays under way."""
-        return self._unload(-inf, inf, fresh=False)
-
-    def unload_fresh(self, since: float, most: int) -> Piece[T] | None:
-        """Likewise, of a run that left after `since`, has at most so many datagrams and may leave twice."""
-        return self._unload(since, most, fresh=True)
-
-    def _unload(self, since: float, most: float, *, fresh: bool) -> Piece[T] | None:
         for run in self._runs:
-            if run.load is None or run.sent_at <= since or run.count > most or (fresh and run.once):
-                continue
-            piece, run.load = Piece(run.load, run.start, run.count), None
-            return piece
+            if run.load is not None:
+                piece, run.load = Piece(run.load, run.start, run.count), None
+                return piece
         return None
 
     def forget(self) -> Piece[T | None] | None:
@@ -159,9 +138,7 @@ class Flight(Generic[T]):
                     lost_count += count
                     lost_largest = max(lost_largest, run.size)
                 else:
-                    kept.append(
-                        _Run(first, count, run.size, run.sent_at, run.load, piece.start, once=run.once)
-                    )
+                    kept.append(_Run(first, count, run.size, run.sent_at, run.load, piece.start))
                     continue
                 self.in_flight -= count * run.size
         runs.extendleft(reversed(kept))

@@ -86,13 +86,6 @@ class Scheduler(Protocol[L]):
     def mirrors(self, line: L) -> list[L]:
         """The lines that carry each run of `line` too."""
 
-    @property
-    def copying(self) -> bool:
-        """Whether what has left may leave by a second line too: they lose, and one is not known yet."""
-
-    def spare(self, line: L, now: float) -> Choice[L] | None:
-        """The line that has room for a copy of what `line` carries, and for how much of it."""
-
     def spent(self, line: L, nbytes: int) -> None:
         """`line` carried `nbytes` of Ethernet frames."""
 

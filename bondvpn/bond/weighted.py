@@ -85,13 +85,6 @@ class Weighted(Generic[L]):
     def mirrors(self, line: L) -> list[L]:
         return []
 
-    @property
-    def copying(self) -> bool:
-        return False
-
-    def spare(self, line: L, now: float) -> Choice[L] | None:
-        return None
-
     def spent(self, line: L, nbytes: int) -> None:
         line.pacer.spend(nbytes)
         line.served_s += nbytes * 8 / (line.rate_bps or self._default_rate_bps)

@@ -48,7 +48,6 @@ QUEUE_MAX_BYTES = SLOTS // 2 * CHUNK_MAX_BYTES
 # send and a receive call of its own: 8 flows of 1.6 Gbit/s took 8.5 CPU seconds per GB by eights, not 5.
 TURN_CHUNKS = 8
 QUANTUM_S = 0.0003
-COPY_RTTS = 0.7  # after that the report on it is nearly there
 SHORT_SLOTS = 2  # what a frame without offload needs at the most
 _RECORD_LENGTH = Struct(">H")
 
@@ -221,7 +220,7 @@ class Outbound:
         packer = self._packer
         flow = classify(frame, frame_length, self._express_max)
         if flow == ACKS:
-            packer.pack(packer.acks, record)
+            packer.pack_ack(record)
             return
         small = frame_length <= self._express_max
         if flow == EXPRESS or (small and self._sparse.admits(frame, self._now)):
@@ -274,8 +273,6 @@ class Outbound:
             turns.rotate(-1)
             if not stream.queue:
                 turns.pop()
-        if scheduler.copying and not self._lost.queue:
-            self._copy(now)
 
     def _dispatch_lost(self, now: float) -> None:
         """What a line lost, each by the line that brings it the soonest."""
@@ -302,7 +299,7 @@ class Outbound:
             if link is None:
                 return
             extent = packer.take(express, 0, RUN_MAX, now)
-            self._send(link, extent, now, once=True)
+            self._send(link, extent, now)
             overhead = OVERHEAD + DATA_HEADER_LEN + link.frame_overhead
             if self._scheduler.copies(extent.nbytes + extent.count * overhead):
                 second = self._scheduler.express(now, link)
@@ -317,7 +314,7 @@ class Outbound:
             if link is None:
                 return
             extent = packer.take(acks, 0, RUN_MAX, now)
-            self._send(link, extent, now, once=True)
+            self._send(link, extent, now)
 
     def hasten(self, now: float) -> float:
         """Nothing waits: what a line is late with leaves by an idle one too. The flow inside may have sent
@@ -339,32 +336,16 @@ class Outbound:
             due = min(due, late_at)
         return due
 
-    def _copy(self, now: float) -> None:
-        """Nothing waits, and lines that lose are being learned: what is under way leaves by an idle one too.
-        With a gap in each round, and a round trip to mend it, slow start ends inside (HyStart) at a tenth of
-        what the lines hold, and cubic takes ten seconds for the rest. The copies teach the lines as well."""
-        scheduler = self._scheduler
-        for link in scheduler.spread:
-            since = now - COPY_RTTS * link.capacity.delays.srtt_s
-            while (choice := scheduler.spare(link, now)) is not None:
-                other = choice.line
-                frame = self._slab.capacity + OVERHEAD + DATA_HEADER_LEN + other.frame_overhead
-                piece = link.send_lane.flight.unload_fresh(since, max(1, choice.budget // frame))
-                if piece is None:
-                    break
-                other.capacity.copied += piece.n * frame
-                self._send(other, piece.load.cut(piece.start, piece.n), now, once=True)
-
     # -- 5. seal (datapath.sealer), 6. send ---------------------------------------------------------
-    def _send(self, link: Link, extent: Extent, now: float, *, kept: bool = True, once: bool = False) -> None:
+    def _send(self, link: Link, extent: Extent, now: float, *, kept: bool = True) -> None:
         """All chunks of the extent, at most what one GSO call can carry, by `link`. `kept`: the slots are
-        this run's to give back; `once`: they need no copy."""
+        this run's to give back."""
         lane, count = link.send_lane, extent.count
         counter = lane.counter
         run, segment = self._sealer.seal(lane, extent, now)
         frame_bytes = len(run) + count * link.frame_overhead
         self._scheduler.spent(link, frame_bytes)
-        lane.flight.sent(counter, count, frame_bytes // count, extent if kept else None, now, once=once)
+        lane.flight.sent(counter, count, frame_bytes // count, extent if kept else None, now)
         link.send_run(run, segment, count, now)
 
     # -- 7. keep --------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ from struct import Struct
 
 import numpy as np
 
+from bondvpn.datapath import ackfilter
+from bondvpn.datapath.ackfilter import WaitingAcks
 from bondvpn.datapath.backlog import OutStream
 from bondvpn.datapath.slab import RUN_MAX, ChunkSlab, Extent
 from bondvpn.wire.delta import HEAD_BYTES
@@ -52,6 +54,7 @@ class Packer:
         self.streams = [OutStream(i) for i in range(STREAMS)]
         self.express = self.streams[EXPRESS]
         self.acks = OutStream(EXPRESS, numbered=self.express)
+        self._waiting_acks = WaitingAcks()
         self.turns: deque[OutStream] = deque()
         """Bulk streams with something to send."""
         self.queued = 0
@@ -87,10 +90,27 @@ class Packer:
 
     def take(self, stream: OutStream, skip: int, most: int, now: float) -> Extent:
         """A run to be sent now, for the first time (OutStream.take)."""
+        if stream is self.acks:
+            self._waiting_acks.clear()
         extent = stream.take(skip, most)
         extent.born = now
         self.queued -= extent.nbytes
         return extent
+
+    def pack_ack(self, record: int) -> None:
+        """The same as `pack` for a pure ACK, unless it can take the place of one that waits."""
+        slab = self._slab
+        view = slab.chunk[slab.next][:record]
+        ack = ackfilter.parse(view)
+        if ack is not None and self._waiting_acks.replace(ack, view):
+            return
+        self.pack(self.acks, record)
+        if ack is None:
+            self._waiting_acks.clear()
+        else:
+            tail = self.acks.queue[-1]
+            end = DATA_HEADER_LEN + tail.last
+            self._waiting_acks.note(ack, slab.rows[tail.end - 1][end - record : end])
 
     def pack(self, stream: OutStream, record: int) -> None:
         """Put the record that lies in the first free slots into its stream's byte sequence."""

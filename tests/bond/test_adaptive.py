@@ -15,7 +15,7 @@ from bondvpn.bond.adaptive import (
     RESEND_WINDOW,
     TEACH_BYTES,
 )
-from bondvpn.bond.capacity import COPIED_MAX_BYTES, DATAGRAM_BYTES, YOUNG_S, Phase
+from bondvpn.bond.capacity import DATAGRAM_BYTES, YOUNG_S, Phase
 from bondvpn.bond.equaliser import SPREAD_MAX_S, SPREAD_MIN_S
 from bondvpn.bond.line import RUN_BYTES, TURN_S
 
@@ -300,44 +300,3 @@ def test_a_queue_that_nobody_reports_on_is_forgotten_once_it_must_have_left() ->
     choice = scheduler.next(NOW + 1.1 * queue_s + 2 * ORDER_S, 3_000, LIMIT)
     assert choice is not None
     assert choice.line is stood
-
-
-# -- copies while the lines are learned -------------------------------------------------------------
-def test_copies_leave_while_one_of_several_lines_is_in_startup_and_one_loses() -> None:
-    known, new, lte = FigureLine(), FigureLine(), FigureLine(tier=1)
-    assert not adaptive(known, new).copying
-    new.capacity.phase = lte.capacity.phase = Phase.STARTUP
-    assert not adaptive(known, new).copying, "nothing was lost"
-    known.capacity.on_report(DATAGRAM_BYTES, NOW, 0.010, 1, 1, NOW)
-    new.capacity.loses = True
-    assert adaptive(known, new).copying
-    assert not adaptive(new).copying, "there is no other"
-    assert not adaptive(known, lte).copying, "it stands by"
-
-
-def test_a_copy_goes_by_the_soonest_other_line_that_holds_it_without_a_queue() -> None:
-    near, other, far = FigureLine(delay_s=0.010), FigureLine(delay_s=0.020), FigureLine(delay_s=0.030)
-    for line in (near, other, far):
-        line.capacity.phase = Phase.STARTUP
-        line.capacity.window = 50_000.0
-    scheduler = adaptive(far, other, near)
-    choice = scheduler.spare(near, NOW)
-    assert choice is not None
-    assert choice.line is other
-    assert 0 < choice.budget <= 50_000
-    other.capacity._startup.carries = 1e5
-    other.capacity.delays._base_rtt.add(0.040, NOW)
-    other.in_flight = 4_000
-    choice = scheduler.spare(near, NOW)
-    assert choice is not None
-    assert choice.line is far, "the other is known to hold 4 KB and what its queue may"
-    far.capacity.delays.queue_s = 0.1
-    assert scheduler.spare(near, NOW) is None
-
-
-def test_a_flow_that_never_fills_the_lines_is_not_doubled_for_ever() -> None:
-    near, other = FigureLine(), FigureLine()
-    scheduler = adaptive(near, other)
-    assert scheduler.spare(near, NOW) is not None
-    other.capacity.copied = COPIED_MAX_BYTES + 1
-    assert scheduler.spare(near, NOW) is None

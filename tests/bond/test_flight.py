@@ -134,25 +134,3 @@ def test_a_load_is_taken_once_and_its_run_stays_under_way() -> None:
     assert flight.oldest_load == float("inf")
     assert flight.in_flight == 5 * SIZE
     assert flight.report(4, [], 5).came == [Piece(None, 0, 3), Piece(None, 0, 2)]
-
-
-def test_for_a_copy_the_oldest_is_taken_that_is_fresh_small_and_may_leave_twice() -> None:
-    flight: Flight[int] = Flight()
-    flight.sent(0, 1, SIZE, 0, 1.0)
-    flight.sent(1, 9, SIZE, 1, 2.0)
-    flight.sent(10, 2, SIZE, 10, 2.0, once=True)
-    flight.sent(12, 3, SIZE, 12, 2.0)
-    flight.sent(15, 3, SIZE, 15, 3.0)
-    assert flight.unload_fresh(1.0, 2) is None
-    assert flight.unload_fresh(1.0, 3) == Piece(12, 0, 3)
-    assert flight.unload_fresh(1.0, 3) == Piece(15, 0, 3)
-    assert flight.unload_fresh(1.0, 3) is None
-    assert flight.in_flight == 18 * SIZE
-
-
-def test_what_may_leave_only_once_does_so_when_a_report_has_cut_it_too() -> None:
-    flight: Flight[int] = Flight()
-    flight.sent(0, 4, SIZE, 0, 1.0, once=True)
-    flight.report(1, [], 2)
-    assert flight.unload_fresh(0.0, 9) is None
-    assert flight.unload() == Piece(0, 2, 2)

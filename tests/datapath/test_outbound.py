@@ -408,7 +408,7 @@ def test_acks_wait_for_the_pace_and_share_a_datagram() -> None:
     sender.taken()
     for link in sender.links:
         link.pacer.tokens = -1.0
-    sender.tap.frames.extend(ack(1, i) for i in range(10))
+    sender.tap.frames.extend(ack(flow, 1) for flow in range(10))
     sender.tap.frames.append(datagram(2, 1, 100, port=53))
     sender.out.on_readable(sender.now)
     assert [stream for _, stream, _, _ in opened(sender.taken())] == [0], (
@@ -421,7 +421,36 @@ def test_acks_wait_for_the_pace_and_share_a_datagram() -> None:
     receiver = Receiver()
     receiver.receive([one.data for one in first])
     assert len(first) == 1
-    assert receiver.tap.written == [ack(1, i) for i in range(10)]
+    assert receiver.tap.written == [ack(flow, 1) for flow in range(10)]
+
+
+def test_of_the_acks_that_wait_a_later_one_replaces_those_that_it_says_all_of() -> None:
+    """As many as the TCP inside makes of what a gap held back; three that say the same, and who begins anew
+    once they have left, leave."""
+    sender, receiver = Sender(), Receiver()
+    sender.tap.frames.extend(ack(flow, 100 * i) for i in range(1, 40) for flow in (1, 2))
+    sender.tap.frames.extend(ack(1, 4000) for _ in range(3))
+    sender.tap.frames.extend((ack(1, 4100), ack(2, 4000)))
+    sender.out.on_readable(sender.now)
+    assert sender.out.frames == 83
+    sender.tap.frames.append(ack(1, 4200))
+    sender.out.on_readable(sender.now)
+    for run in sender.taken():
+        receiver.receive([one.data for one in run])
+    assert receiver.tap.written == [
+        *(ack(1, 4000), ack(2, 4000)),
+        *(ack(1, 4000), ack(1, 4000), ack(1, 4100), ack(1, 4200)),
+    ]
+
+
+def test_no_ack_goes_ahead_of_one_that_is_left_alone() -> None:
+    sender, receiver = Sender(), Receiver()
+    urged = bytearray(ack(1, 100))
+    urged[VIRTIO_BYTES + 47] |= 0x40  # ECN echo
+    frames = [ack(1, 100), bytes(urged), ack(1, 200)]
+    for run in sender.send(frames):
+        receiver.receive([one.data for one in run])
+    assert receiver.tap.written == frames
 
 
 def test_express_takes_the_line_of_the_lowest_round_trip() -> None:

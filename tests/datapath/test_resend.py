@@ -7,7 +7,6 @@ from frames import ack, datagram, super_frame
 from tunnelends import Datagram, Receiver, Sender
 
 from bondvpn.bond.adaptive import COPY_SHARE, Adaptive, Redundant
-from bondvpn.bond.capacity import Phase
 from bondvpn.bond.reorder import HOLD_S
 from bondvpn.datapath.backlog import RESEND_WITHIN_S, TRIES_MAX
 from bondvpn.datapath.slab import CHUNK_MAX_BYTES
@@ -232,51 +231,6 @@ def bonded(scheduler: Adaptive[Link]) -> Sender:
     scheduler.set_lines(sender.links)
     sender.out._scheduler = scheduler
     return sender
-
-
-def learned(sender: Sender) -> None:
-    for link in sender.links:
-        link.capacity.phase = Phase.STEADY
-
-
-def test_while_lossy_lines_are_learned_bulk_leaves_by_two_and_one_copy_is_enough() -> None:
-    sender, receiver = bonded(Adaptive()), Receiver()
-    sender.links[0].capacity.loses = True
-    frame = super_frame(1, 0, 6000, 1448)
-    sender.tap.frames.append(frame)
-    sender.out.on_readable(sender.now)
-    first, copy = sender.taken()
-    assert {one.address for one in first}.isdisjoint(one.address for one in copy)
-    assert [place[1:] for place in opened([copy])] == [place[1:] for place in opened([first])]
-    assert all(link.in_flight for link in sender.links)
-    loser, other = (sender.links[run[0].address] for run in (first, copy))
-    assert other.capacity.copied >= other.in_flight
-    assert not loser.capacity.copied
-    report(sender, loser, {0})
-    assert not sender.out.waiting, "the copy is under way"
-    sender.out.dispatch(sender.now)
-    assert sender.taken() == [], "and is not copied back"
-    receiver.receive_each(one.data for one in copy)
-    assert receiver.tap.written == [frame]
-    report(sender, other, {0})
-    assert sender.out.waiting, "both are lost"
-    sender.out.dispatch(sender.now)
-    assert len({place[1:] for place in opened(sender.taken())}) == 1
-    report(sender, loser, set())
-    report(sender, other, set())
-    assert sender.out._slab.in_use == 0
-
-
-def test_once_the_lines_are_known_and_of_what_is_express_there_are_no_such_copies() -> None:
-    sender = bonded(Adaptive())
-    sender.links[0].capacity.loses = True
-    sender.tap.frames.extend(ack(1, number) for number in range(3))
-    sender.out.on_readable(sender.now)
-    assert len(opened(sender.taken())) == 1
-    learned(sender)
-    sender.tap.frames.append(super_frame(1, 0, 6000, 1448))
-    sender.out.on_readable(sender.now)
-    assert len(sender.taken()) == 1
 
 
 def test_express_leaves_by_two_lines_within_its_budget_and_arrives_once() -> None:

@@ -68,7 +68,7 @@ def build(wanted: Iterable[Spec], start: int = 0) -> list[bytes]:
     places: dict[int, int] = defaultdict(lambda: start * 100_000)
     for number, (kind, flow, size, gso_size) in enumerate(wanted, start):
         if kind == 0:
-            made.append(ack(flow, number))
+            made.append(ack(flow, -number & 0xFFFFFFFF))  # none says all of the one before
         elif kind == 3:
             made.append(super_frame(flow, places[flow], size, gso_size))
             places[flow] += size
@@ -233,7 +233,7 @@ def test_a_queue_that_never_empties_goes_round_its_ring_unharmed(limit: int) -> 
     for i in range(300):
         frames.append(super_frame(1 + i % 5, i * 40_000, 40_000 - 7 * i, 1448))
         frames.append(datagram(1 + i % 9, i, 60 + i % 1400))
-        frames.append(ack(1, i))
+        frames.append(ack(1, 300 - i))  # none says all of the one before
     waited = at = 0
     while at < len(frames) or sender.out.queued:
         while at < len(frames) and sender.out.queued < limit:  # else it would be dropped

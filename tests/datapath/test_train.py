@@ -36,7 +36,7 @@ def frames_of(traffic: list[tuple[int, int, int, int]]) -> list[bytes]:
             if kind < 2:
                 frames.append(datagram(flow, number, size, ipv6=kind == 1))
             elif kind == 2:
-                frames.append(ack(flow, number))
+                frames.append(ack(flow, -number & 0xFFFFFFFF))  # none says all of the one before
             else:
                 frames.append(super_frame(flow, number * 9000, size, 1448))
     return frames

@@ -61,8 +61,8 @@ SHARES = {
 def test_share_of_the_sum_by_loss_and_delay_ratio(scheduler: str, cc: str, ratio: float, loss: float) -> None:
     speeds = scheduler == "weighted"
     result = bond(cc, ratio=ratio, loss=loss, scheduler=scheduler, speeds=speeds)
-    # What was held when the 5 s began may be delivered in them.
-    assert SHARES[scheduler, cc, ratio, loss] <= result.share <= 1.05, result
+    # What was held when the 5 s began, up to 0.4 s of it, may be delivered in them.
+    assert SHARES[scheduler, cc, ratio, loss] <= result.share <= 1.08, result
     assert result.timeouts == 0, result
 
 
@@ -143,8 +143,8 @@ def test_the_first_second_of_bbr_brings_half_of_what_it_will() -> None:
 
 
 def test_cubics_first_flow_over_lossy_lines_is_not_ended_early() -> None:
-    """Each gap takes a round trip, and several in a row end slow start: without copies it has 0.28 of the sum
-    in its first seconds, with them 0.51."""
+    """Each round has a gap, and what it held back is answered in one go: with an ACK for each super-frame
+    slow start ends, and it has 0.37 of the sum in its first seconds, with one ACK 0.55."""
     shares = []
     for seed in (1, 1001, 2001, 3001):
         lines = [

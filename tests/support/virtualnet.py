@@ -69,9 +69,14 @@ class End(Tunnel):
         super().__init__(name, settings, self.engine, VirtualTap())
         self.engine.tunnels.append(self)
         self.configure(self.tap, speed_bps, b"")
-        self.tap.on_offer = lambda: self.loop.read(self.tap)
         self.loop = self.engine.loop
+        self.tap.on_offer = self._read_soon
         self.table = self.engine.table
+
+    def _read_soon(self) -> None:
+        """What the kernel answers while frames are written is read once all of them are."""
+        clock = self.world.clock
+        clock.at(clock.now, lambda: self.loop.read(self.tap))
 
     def begin(self, control: Any) -> None:
         self.engine.control = control
