@@ -3,7 +3,7 @@
 import struct
 
 import pytest
-from frames import VIRTIO_BYTES, ack
+from frames import ack
 
 from bondvpn.datapath.ackfilter import WaitingAcks, parse
 
@@ -14,18 +14,9 @@ def record_of(frame: bytes) -> memoryview:
     return memoryview(bytearray(struct.pack(">H", len(frame)) + frame))
 
 
-def built(
-    number: int = 1000, options: bytes = b"", *, ipv6: bool = False, flags: int = 0x10, window: int = 500
-) -> memoryview:
-    """The record of a pure ACK; the IPv4 id and checksum and the TCP checksum say its number too."""
-    length = 20 + len(options)
-    tcp = struct.pack(">HHIIBBHHH", 40_000, 443, 1, number, length << 2, flags, window, number & 0xFFFF, 0)
-    if ipv6:
-        head = b"\x86\xdd" + struct.pack(">IHBB", 6 << 28, length, 6, 64) + bytes(32)
-    else:
-        changing = number & 0xFFFF
-        head = b"\x08\0" + struct.pack(">BBHHHBBH8x", 0x45, 0, 20 + length, changing, 0x4000, 64, 6, changing)
-    return record_of(bytes(VIRTIO_BYTES) + b"\2" * 12 + head + tcp + options)
+def built(number: int = 1000, options: bytes = b"", **both: int) -> memoryview:
+    """The record of a pure ACK; the IPv4 identification, and so the checksum, differ by its number."""
+    return record_of(ack(1, number, options, identification=number & 0xFFFF, **both))
 
 
 @pytest.mark.parametrize("ipv6", [False, True])

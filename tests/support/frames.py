@@ -26,10 +26,10 @@ def _pattern(flow: int, start: int, size: int) -> bytes:
     return _PATTERN[at : at + size]
 
 
-def _ipv4(protocol: int, flow: int, l4: bytes) -> bytes:
+def _ipv4(protocol: int, flow: int, l4: bytes, identification: int = 1) -> bytes:
     header = struct.pack(
         ">BBHHHBBH4s4s",
-        *(0x45, 0, 20 + len(l4), 1, 0x4000, 64, protocol, 0),
+        *(0x45, 0, 20 + len(l4), identification, 0x4000, 64, protocol, 0),
         bytes((10, 0, flow >> 8 & 255, flow & 255)),
         bytes((192, 0, 2, 1)),
     )
@@ -62,10 +62,23 @@ def super_frame(flow: int, sequence: int, payload_bytes: int, gso_size: int) -> 
     return virtio + _ipv4(6, flow, tcp)
 
 
-def ack(flow: int, number: int) -> bytes:
-    """A pure ACK: express on the wire."""
-    tcp = struct.pack(">HHIIBBHHH", 40_000 + flow % 1000, 443, 1, number, 0x50, 0x10, 500, 0, 0)
-    return bytes(VIRTIO_BYTES) + _ipv4(6, flow, tcp)
+def ack(
+    flow: int,
+    number: int,
+    options: bytes = b"",
+    *,
+    ipv6: bool = False,
+    flags: int = 0x10,
+    window: int = 500,
+    identification: int = 1,
+) -> bytes:
+    """A pure ACK: express on the wire. `identification`: IPv4's, which its checksum depends on."""
+    length = 20 + len(options)
+    tcp = struct.pack(">HHIIBBHHH", 40_000 + flow % 1000, 443, 1, number, length << 2, flags, window, 0, 0)
+    segment = tcp + options
+    return bytes(VIRTIO_BYTES) + (
+        _ipv6(6, flow, segment) if ipv6 else _ipv4(6, flow, segment, identification)
+    )
 
 
 def flow_of(frame: bytes) -> int:
