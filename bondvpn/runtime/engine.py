@@ -13,6 +13,7 @@ from bondvpn.datapath.inbound import Inbound
 from bondvpn.datapath.reassembly import Reassembly
 from bondvpn.datapath.slab import SealSlab
 from bondvpn.linux.netlink import Netlink
+from bondvpn.linux.timer import Timer
 from bondvpn.linux.udp import UdpSocket
 from bondvpn.runtime.reload import Reply, tell
 from bondvpn.runtime.toobig import TooBigMessages
@@ -24,7 +25,9 @@ from bondvpn.stats import Drops
 
 log = logging.getLogger(__name__)
 
-TIMER_MIN_S = 0.001  # libuv's resolution; asking for less would spin
+# Between two wake-ups. With 1 ms two lines whose modems hold 1 and 2 ms have 0.86 of Σ, with 0.5 ms 0.96 and
+# 0.97, with 0.25 ms no more (kernel, cubic).
+TIMER_MIN_S = 0.0005
 
 
 class Control(Protocol):
@@ -39,6 +42,14 @@ class Control(Protocol):
     def confirm(self, keypair: Keypair, now: float) -> None: ...
 
 
+class Alarm(Protocol):
+    """As `linux.timer.Timer`."""
+
+    def set(self, delay_s: float) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class Engine:
     """One per process. Implements `datapath.inbound.ControlPlane` and the tunnels' `Host`."""
 
@@ -48,11 +59,12 @@ class Engine:
         *,
         clock: Callable[[], float] = time.monotonic,
         random: Callable[[int], bytes] = os.urandom,
+        alarm: Callable[[Callable[[], None]], Alarm] | None = None,
         worker: int = 0,
         workers: int = 1,
     ) -> None:
-        """`clock`: monotonic, seconds. Simulations hand in loop, clock and randomness. `worker` of `workers`
-        processes that share their ports."""
+        """`clock`: monotonic, seconds. `alarm` makes the timer that calls back. Simulations hand in these,
+        the loop and randomness. `worker` of `workers` processes that share their ports."""
         self.loop = loop
         self.clock = clock
         self.random = random
@@ -68,7 +80,7 @@ class Engine:
         """What SIGHUP does; a worker of several leaves that to its parent."""
         self._too_big = TooBigMessages(loop, self._links, clock, self.control_changed, self.drops)
         self._reassemblies: dict[Session, Reassembly] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer = alarm(self._on_timer) if alarm is not None else Timer(loop, self._on_timer)
         self._armed = float("inf")
         self._control_deadline = 0.0
 
@@ -108,8 +120,7 @@ class Engine:
         self._too_big.stop()
         for tunnel in self.tunnels:
             tunnel.stop(self.clock())
-        if self._timer is not None:
-            self._timer.cancel()
+        self._timer.close()
 
     # -- readers --------------------------------------------------------------------------------
     def watch_socket(self, socket: UdpSocket) -> None:
@@ -142,13 +153,10 @@ class Engine:
             self._arm(0.0, self.clock())
 
     def _arm(self, deadline: float, now: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
         self._armed = deadline
-        self._timer = self.loop.call_later(max(deadline - now, TIMER_MIN_S), self._on_timer)
+        self._timer.set(max(deadline - now, TIMER_MIN_S))
 
     def _on_timer(self) -> None:
-        self._timer = None
         self._armed = float("inf")
         now = self.clock()
         if now >= self._control_deadline:

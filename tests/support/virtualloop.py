@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 START_S = 1000.0
-TIMER_UNIT_S = 0.001  # libuv's
 NEVER = float("inf")
 
 
@@ -42,35 +41,17 @@ class Readable(Protocol):
     def readable(self) -> bool: ...
 
 
-class Timer:
-    """What `call_later` gives."""
-
-    __slots__ = ("_callback",)
-
-    def __init__(self, callback: Callable[[], None]) -> None:
-        self._callback: Callable[[], None] | None = callback
-
-    def cancel(self) -> None:
-        self._callback = None
-
-    def fire(self) -> None:
-        if self._callback is not None:
-            self._callback()
-
-
 class VirtualLoop:
-    """One end's. Timers come at whole milliseconds from now, as libuv's do."""
+    """One end's."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.closed = False  # a killed process: nothing of it happens any more
         self._readers: dict[int, tuple[Callable[..., None], tuple[Any, ...]]] = {}
 
-    def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
-        timer = Timer(callback)
-        delay = round(delay / TIMER_UNIT_S) * TIMER_UNIT_S
-        self._clock.at(self._clock.now + delay, lambda: None if self.closed else timer.fire())
-        return timer
+    def timer(self, callback: Callable[[], None]) -> "LoopTimer":
+        """What the engine has for all its deadlines."""
+        return LoopTimer(self, self._clock, callback)
 
     def add_reader(self, fd: int, callback: Callable[..., None], *args: Any) -> None:
         self._readers[fd] = callback, args
@@ -111,3 +92,23 @@ class Alarm:
             self._ring()
         elif self.due < NEVER:
             self.set(self.due)
+
+
+class LoopTimer:
+    """A `linux.timer.Timer` of a virtual loop."""
+
+    def __init__(self, loop: VirtualLoop, clock: Clock, callback: Callable[[], None]) -> None:
+        self._loop = loop
+        self._clock = clock
+        self._callback = callback
+        self._alarm = Alarm(clock, self._ring)
+
+    def set(self, delay_s: float) -> None:
+        self._alarm.set(self._clock.now + delay_s)
+
+    def close(self) -> None:
+        self._alarm.set(NEVER)
+
+    def _ring(self) -> None:
+        if not self._loop.closed:
+            self._callback()

@@ -51,7 +51,8 @@ class VirtualEngine(Engine):
     """The real one on the virtual clock."""
 
     def __init__(self, world: "World") -> None:
-        super().__init__(VirtualLoop(world.clock), clock=lambda: world.clock.now, random=world.random)
+        loop = VirtualLoop(world.clock)
+        super().__init__(loop, clock=lambda: world.clock.now, random=world.random, alarm=loop.timer)
 
     def fit_tap(self, interface: str, gso_bytes: int) -> None:
         tap = self.tunnels[0].tap
