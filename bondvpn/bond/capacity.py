@@ -41,6 +41,7 @@ from bondvpn.bond.delivery import DATAGRAM_BYTES, RATE_DATAGRAMS, Delivery
 from bondvpn.bond.losses import Losses
 from bondvpn.bond.sharing import QUEUE_HIGH, Sharing
 from bondvpn.bond.startup import ROUND_MIN_S, ROUND_STARTUP_S, STARTUP_WINDOW_MAX, Startup, full_for_s, lossy
+from bondvpn.bond.trains import Trains, overflows
 
 WINDOW_MIN_BYTES = 4 * DATAGRAM_BYTES  # what shows a loss by later ones
 WINDOW_START_BYTES = 10 * DATAGRAM_BYTES  # RFC 6928
@@ -113,6 +114,7 @@ class Capacity:
         self._delivery = Delivery()
         self._blind = 0  # rounds in which the queue is short because it was drained
         self._startup = Startup()
+        self._trains = Trains()
         self._round_came = self._round_lost = 0
         self._sharing = Sharing()
         self._bounded = False  # by the other end's socket: the window says nothing of the line
@@ -127,6 +129,10 @@ class Capacity:
     def queue_aim_s(self) -> float:
         """q*: the queue aimed at in the modem."""
         return self._aim.queue_s(self._datagram_s, self.delays.jitter_s)
+
+    @property
+    def _deep_queue_s(self) -> float:
+        return self._aim.deep_queue_s(self._datagram_s, self.delays.jitter_s)
 
     @property
     def _datagram_s(self) -> float:
@@ -232,15 +238,18 @@ class Capacity:
         if delay_s is not None:
             self.delays.on_delay(delay_s, self._datagram_s, now, contended=self._contended)
             if self.phase is Phase.STARTUP:
-                self._note_train(delay_s, now)
+                rate = self._trains.came(frame_bytes, arrived_s)
+                self._note_train(rate, delay_s, overflows=overflows(came, lost), now=now)
         self._note_rate(now)
         self._round_came += came
         self._round_lost += lost
         self._note_loss(came, lost, now)
         if self.phase is Phase.STARTUP:
             self._settle_if_full(now)
-        least = ROUND_STARTUP_S if self.phase is Phase.STARTUP else ROUND_MIN_S
-        if now - self._round_at >= max(self.delays.base_rtt_s, least):
+        starts = self.phase is Phase.STARTUP
+        if starts and self._trains.too_short:
+            return
+        if now - self._round_at >= max(self.delays.base_rtt_s, ROUND_STARTUP_S if starts else ROUND_MIN_S):
             self._round(now)
             self._round_at = now
             self._limited = self._held = False
@@ -341,11 +350,15 @@ class Capacity:
             return self.delays.base_rtt_s + SHALLOW_REPORTS * self.report_s + queue_s
         return self.delays.base_rtt_s + max(self.report_s / 2 + queue_s, self.report_s)
 
-    def _note_train(self, delay_s: float, now: float) -> None:
-        """What came between two reports, if all of it waited behind ours, came as fast as the line is."""
-        rate = self._delivery.train()
-        if rate and self.delays.queued(delay_s, DATAGRAM_BYTES / rate) and self._ours(now):
-            self._startup.carries = max(self._startup.carries, rate)
+    def _note_train(self, rate: float, delay_s: float, *, overflows: bool, now: float) -> None:
+        """What came since the queue was last empty came so fast."""
+        waited = self.delays.queued(delay_s, DATAGRAM_BYTES / rate if rate else 0.0)
+        if not (waited or overflows) or not self._ours(now):
+            self._trains.over()
+        elif waited:
+            self._trains.waited(rate)
+        else:
+            self._trains.overflowed(rate)
 
     def _settle_if_full(self, now: float) -> None:
         """End STARTUP when the line is full, with all it carries: what it brought since then. A round has
@@ -366,9 +379,12 @@ class Capacity:
             return
         if self._startup.over(largest, now, limited=self._limited, ends=ends):
             if much_lost and not full:
-                self._aim.begin_lowered()
+                if self.delays.most_queue > QUEUE_HIGH * self._deep_queue_s:
+                    self._aim.deep(now)
+                else:
+                    self._aim.begin_lowered()
                 # Over a round a burst that overflows 3 ms at 53 Mbit/s brings 6 (simulated).
-                largest = max(largest, self._startup.carries)
+                largest = max(largest, self._trains.fastest)
                 self._delivery.note(largest, now)
             self._settle(largest, now)
         elif queue < aim:
@@ -398,9 +414,10 @@ class Capacity:
             self.delays.short_at = now  # none of the queue is ours
             return
         aim = self.queue_aim_s
-        if queue > QUEUE_HIGH * self._aim.deep_queue_s(self._datagram_s, self.delays.jitter_s):
+        if queue > QUEUE_HIGH * self._deep_queue_s:
             self._aim.deep(now)
         least = LOSSY_MIN if self._shallow else CORRECTION_MIN
+        self._correction = max(self._correction, least)
         drained = self._drained
         if self._blind:
             self._blind -= 1

@@ -58,6 +58,11 @@ class Delays:
         recent = takewhile(lambda told: told[0] >= since, reversed(self.queues))
         return min((queue for _, queue in recent), default=None)
 
+    @property
+    def most_queue(self) -> float:
+        """The largest of them."""
+        return max((queue for _, queue in self.queues), default=0.0)
+
     def on_trip(self, rtt_s: float, now: float, *, contended: bool) -> None:
         """A round trip without what the receiver waited before its report."""
         if not self.timed:

@@ -3,7 +3,6 @@
 from collections import deque
 
 DATAGRAM_BYTES = 1514  # of a full one, as an Ethernet frame
-TRAIN_S = 0.002  # a modem's or our own timers leave bursts of 1 ms
 RATE_DATAGRAMS = 4  # on a slow line the window is as long as it takes for so many
 
 
@@ -29,14 +28,6 @@ class Delivery:
                 break
         took = end_s - start_s
         return (end_bytes - start_bytes) / took if took > over_s / 2 else 0.0
-
-    def train(self) -> float:
-        """Between the last two reports; 0 when that was too little for a rate."""
-        if len(self._arrivals) < 2:
-            return 0.0
-        (start_s, start_bytes), (end_s, end_bytes) = self._arrivals[-2], self._arrivals[-1]
-        took, came = end_s - start_s, end_bytes - start_bytes
-        return came / took if took >= TRAIN_S and came >= RATE_DATAGRAMS * DATAGRAM_BYTES else 0.0
 
     def note(self, rate: float, now: float) -> None:
         """The line brought this much, as far as is known all that it carries."""

@@ -34,8 +34,6 @@ class Startup:
     def __init__(self) -> None:
         self._rate = 0.0  # the largest that was delivered in a round, when it was last a quarter more
         self._flat = 0  # rounds since
-        self.carries = 0.0
-        """The fastest train that waited in the line's queue: what the line carries; 0: none did yet."""
         self._counted_at = -inf  # when the last of them ended
         self._idle_at = -inf  # when a queue was last seen on the line without our using it
 

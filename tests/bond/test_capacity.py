@@ -5,7 +5,14 @@ from math import inf
 import pytest
 from simulatedline import REPORT_S, TICK_S, SimulatedLine
 
-from bondvpn.bond.capacity import SOCKET_BYTES, WINDOW_MIN_BYTES, WINDOW_START_BYTES, Capacity, Phase
+from bondvpn.bond.capacity import (
+    CORRECTION_MIN,
+    SOCKET_BYTES,
+    WINDOW_MIN_BYTES,
+    WINDOW_START_BYTES,
+    Capacity,
+    Phase,
+)
 from bondvpn.bond.delivery import DATAGRAM_BYTES
 from bondvpn.bond.demotion import LOSS_MAX
 
@@ -164,6 +171,62 @@ def test_a_shallow_buffer_is_filled_to_the_lines_rate(mbit: float, buffer_s: flo
     line = SimulatedLine(mbit, 0.010, buffer_s=buffer_s, loss=loss)
     line.run(3)
     assert line.run(6) >= 0.95 * (1 - loss) * line.rate
+
+
+@pytest.mark.parametrize(
+    ("buffer_bytes", "queue_s"),
+    [(2 * DATAGRAM_BYTES, 0.0), (9 * DATAGRAM_BYTES, 0.002)],  # too short to be told from jitter, and told
+)
+def test_the_burst_that_ends_startup_by_overflowing_a_buffer_tells_the_lines_rate(
+    buffer_bytes: int, queue_s: float
+) -> None:
+    """Over its round trip of 50 ms it brings 5 Mbit/s of 25."""
+    rate, capacity = 25e6 / 8, Capacity()
+    now, came = 100.0, 0
+
+    def report(after_s: float, datagrams: int, lost: int, queue_s: float) -> None:
+        nonlocal now, came
+        now += after_s
+        came += datagrams * DATAGRAM_BYTES
+        capacity.on_rtt(0.050, now)
+        capacity.on_report(came, now, 0.020 + queue_s, datagrams, lost, now)
+
+    for _ in range(20):
+        report(0.010, 0, 0, 0.0)
+    capacity.refused(now)
+    now += 0.050
+    for _ in range(4):
+        report(8 * DATAGRAM_BYTES / rate, 8, 6, queue_s)
+    for _ in range(5):
+        report(0.010, 0, 0, 0.0)
+    assert capacity.phase is Phase.STEADY
+    assert capacity._shallow
+    assert capacity.rate == pytest.approx(rate, rel=0.1)
+
+
+def test_a_buffer_that_held_much_as_startup_overflowed_it_is_no_shallow_one() -> None:
+    """31 Mbit/s whose modem holds 16 ms: taken for a shallow one it was paced at 26."""
+    line = SimulatedLine(31, 0.018, buffer_s=0.016)
+    while line.capacity.phase is Phase.STARTUP:
+        line.run(0.005)
+    assert line.lost > 0
+    assert not line.capacity._shallow
+    line.run(1)
+    assert line.run(3) > 0.95 * line.rate
+
+
+def test_a_shallow_lines_window_covers_its_round_trip_whatever_the_queue_was_before() -> None:
+    """And whatever it has lost a moment ago: growth is slow then."""
+    line = SimulatedLine(31, 0.018, buffer_s=0.016)
+    line.run(2)
+    capacity = line.capacity
+    capacity._correction = CORRECTION_MIN  # its queue was too long
+    capacity._aim.begin_lowered()
+    capacity._aim._deep_at = -inf
+    capacity._limited = True
+    assert capacity._shallow
+    capacity._steady(0.0, line.rate, line.now)
+    assert capacity._correction >= 1.0
 
 
 def test_a_buffer_that_holds_more_after_all_has_its_queue_kept_short_again() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bondvpn.bond.delivery import DATAGRAM_BYTES, RATE_DATAGRAMS, TRAIN_S, Delivery
+from bondvpn.bond.delivery import DATAGRAM_BYTES, RATE_DATAGRAMS, Delivery
 
 
 def steady(rate: float, seconds: float, every_s: float = 0.010, keep_s: float = 10.0) -> Delivery:
@@ -45,21 +45,3 @@ def test_the_largest_of_the_last_rounds_is_forgotten_with_age_and_silence() -> N
     assert delivery.largest(0.3, 1.35) == 1e6
     delivery.forget()
     assert delivery.largest(0.3, 1.35) == 0.0
-
-
-def test_a_trains_rate_is_that_between_the_last_two_reports() -> None:
-    delivery = Delivery()
-    assert delivery.train() == 0.0
-    delivery.arrived(0, 50.0, 10.0)
-    delivery.arrived(8 * DATAGRAM_BYTES, 50.1, 10.0)
-    assert delivery.train() == pytest.approx(80 * DATAGRAM_BYTES)
-    delivery.arrived(16 * DATAGRAM_BYTES, 50.104, 10.0)
-    assert delivery.train() == pytest.approx(2_000 * DATAGRAM_BYTES)
-
-
-@pytest.mark.parametrize(("datagrams", "seconds"), [(RATE_DATAGRAMS - 1, 1.0), (99, TRAIN_S * 0.9)])
-def test_too_short_a_train_tells_nothing(datagrams: int, seconds: float) -> None:
-    delivery = Delivery()
-    delivery.arrived(0, 50.0, 10.0)
-    delivery.arrived(datagrams * DATAGRAM_BYTES, 50.0 + seconds, 10.0)
-    assert delivery.train() == 0.0
