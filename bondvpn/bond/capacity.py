@@ -70,6 +70,7 @@ PACE = 1.1
 # all other lines are thin (0.06 with 1.03; simulated).
 PACE_SHALLOW, PACE_SHALLOW_UP = 1.03, 1.25
 SHALLOW_REPORTS = 2.0  # intervals that the window then covers: it is not to hold back what the pace lets go
+THIN_GROWTH = 2.0  # of the window, per round, where probes say that the line is thin: they may be wrong
 PACE_STARTUP = 4.0  # it must not hold back what doubles inside: cubic takes 16 ms for a queue (HyStart)
 # Under way beyond what a line itself holds; the other end's socket takes twice as much (linux.udp). What
 # waits there is no queue by the kernel's time stamps and no limit to growth: 8 flows over one line without a
@@ -115,6 +116,7 @@ class Capacity:
         self._blind = 0  # rounds in which the queue is short because it was drained
         self._startup = Startup()
         self._trains = Trains()
+        self._thin = inf  # bytes a second, as probes say before anything is known
         self._round_came = self._round_lost = 0
         self._sharing = Sharing()
         self._bounded = False  # by the other end's socket: the window says nothing of the line
@@ -220,6 +222,14 @@ class Capacity:
             self.rate = min(self.cap, max(self.rate, WINDOW_START_BYTES / max(rtt_s, RTT_MIN_S)))
         self.delays.on_trip(rtt_s, now, contended=self._contended)
 
+    def begin_thin(self, rate: float) -> None:
+        """Probes say that the idle line carries no more (longprobes.py); infinite: they do not."""
+        if self.phase is not Phase.STARTUP or self.window > WINDOW_START_BYTES or rate == inf:
+            return
+        self._thin = self.rate = min(self.cap, rate)
+        fills = rate * (self.delays.base_rtt_s + self.queue_aim_s)
+        self.window = min(max(fills, WINDOW_MIN_BYTES), WINDOW_START_BYTES)
+
     def reports_moved(self, now: float) -> None:
         """Reports come by another line from now on: it has a share in each round trip."""
         if not self._contended:
@@ -293,7 +303,7 @@ class Capacity:
         if cut is not None:
             self._aim.lower()
             self._correction = min(self._correction, max(self._correction * cut, LOSSY_MIN))
-            largest = self._largest(now) or self.rate
+            largest = max(self._largest(now), self.rate)  # what came may have been all that wanted to leave
             self.window = min(self.window, self._target(largest) * self._correction)
 
     # -- once a round ---------------------------------------------------------------------------
@@ -388,7 +398,8 @@ class Capacity:
                 self._delivery.note(largest, now)
             self._settle(largest, now)
         elif queue < aim:
-            self.window = self._startup.widened(self.window, largest, self._trip_s)
+            wider = self._startup.widened(self.window, largest, self._trip_s)
+            self.window = max(self.window, min(wider, THIN_GROWTH * max(self._thin, largest) * self._trip_s))
 
     def _ours(self, now: float) -> bool:
         """Whether a queue in STARTUP is our own doing."""

@@ -328,9 +328,11 @@ class Session:
             before = link.path_mtu.current
             link.path_mtu.acknowledge(probe.size, now)
             self._note_path_mtu(link, before, now)
+            link.long_probed(probe.size, wire.since(probe.time, now))
         elif link.liveness.answered(probe.id, now):
             if link.capacity.phase is Phase.STARTUP:
                 link.capacity.on_rtt(link.srtt_s, now)
+                link.short_probed()
             link.capacity.idle_queue(link.liveness.rtt.queued_s, now)
             self._judge(link, now)
 

@@ -173,6 +173,37 @@ def test_a_shallow_buffer_is_filled_to_the_lines_rate(mbit: float, buffer_s: flo
     assert line.run(6) >= 0.95 * (1 - loss) * line.rate
 
 
+def test_a_line_that_probes_found_thin_begins_with_what_fills_it() -> None:
+    """1.7 Mbit/s of 40 ms: the first window of any line would be 70 ms of it."""
+    rate, capacity = 1.7e6 / 8, Capacity()
+    capacity.on_rtt(0.040, NOW)
+    capacity.begin_thin(rate)
+    assert capacity.rate == rate
+    assert 0.040 * rate < capacity.window < 0.065 * rate
+    capacity.begin_thin(inf)  # probes that say nothing take nothing back
+    assert capacity.rate == rate
+    capacity.begin_thin(rate / 100)
+    assert capacity.window == WINDOW_MIN_BYTES
+
+
+def test_what_probes_took_for_a_thin_line_is_as_fast_as_it_is_soon() -> None:
+    """One late probe, and 50 Mbit/s look like 0.2."""
+    line = SimulatedLine(50, 0.020)
+    line.capacity.on_rtt(0.040, line.now)
+    line.capacity.begin_thin(0.2e6 / 8)
+    assert line.capacity.window == WINDOW_MIN_BYTES
+    line.run(0.5)
+    assert line.run(0.1) > 0.9 * line.rate
+
+
+def test_what_a_line_has_shown_counts_more_than_probes() -> None:
+    line = SimulatedLine(50, 0.020)
+    line.run(0.2)
+    window, rate = line.capacity.window, line.capacity.rate
+    line.capacity.begin_thin(1e6 / 8)
+    assert (line.capacity.window, line.capacity.rate) == (window, rate)
+
+
 @pytest.mark.parametrize(
     ("buffer_bytes", "queue_s"),
     [(2 * DATAGRAM_BYTES, 0.0), (9 * DATAGRAM_BYTES, 0.002)],  # too short to be told from jitter, and told

@@ -6,8 +6,11 @@ import pytest
 from frames import datagram, super_frame
 from virtualnet import SERVER_ADDRESS, Line, World
 
+from bondvpn.bond.capacity import WINDOW_START_BYTES
 from bondvpn.bond.liveness import ANSWERS_PER_FLAP, PROBE_BUSY_S, LinkState
 from bondvpn.bond.pathmtu import BASE_BYTES
+from bondvpn.lab import shape
+from bondvpn.lab.shape import Shape
 from bondvpn.session.link import Path, Sent
 from bondvpn.stats import Drop
 from bondvpn.wire.handshake import TRANSPORT
@@ -408,6 +411,17 @@ def test_an_interface_of_1492_is_never_given_more() -> None:
     world = opened(Line(0), line)
     assert [world.client.link(1).path_mtu.current, world.server.link(1).path_mtu.current] == [1492, 1492]
     assert all(len(one.data) + 28 <= 1492 for one in world.seen if one.line == 1)
+
+
+def test_a_thin_direction_is_known_before_it_carries_anything() -> None:
+    """DSL with 1 Mbit/s up and 16 down, and a line without a shape: only its uplink looks thin."""
+    up, down = Shape(rate_bps=1e6, delay_s=0.015), Shape(rate_bps=16e6, delay_s=0.015)
+    dsl = Line(1, rate_bps=0, shape=shape.Line("dsl", up=up, down=down))
+    world = opened(Line(0, rate_bps=0), dsl, scheduler="adaptive")
+    fast, thin = (world.client.link(number).capacity for number in (0, 1))
+    assert thin.rate * 8 == pytest.approx(1e6, rel=0.1)
+    assert thin.window < fast.window == WINDOW_START_BYTES
+    assert world.server.link(1).capacity.window == WINDOW_START_BYTES
 
 
 # -- malformed --------------------------------------------------------------------------------------
