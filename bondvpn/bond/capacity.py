@@ -389,9 +389,7 @@ class Capacity:
             return
         if self._startup.over(largest, now, limited=self._limited, ends=ends):
             if much_lost and not full:
-                if self.delays.most_queue > QUEUE_HIGH * self._deep_queue_s:
-                    self._aim.deep(now)
-                else:
+                if self.delays.most_queue <= QUEUE_HIGH * self._deep_queue_s:
                     self._aim.begin_lowered()
                 # Over a round a burst that overflows 3 ms at 53 Mbit/s brings 6 (simulated).
                 largest = max(largest, self._trains.fastest)
