@@ -223,12 +223,14 @@ class Capacity:
         self.delays.on_trip(rtt_s, now, contended=self._contended)
 
     def begin_thin(self, rate: float) -> None:
-        """Probes say that the idle line carries no more (longprobes.py); infinite: they do not."""
-        if self.phase is not Phase.STARTUP or self.window > WINDOW_START_BYTES or rate == inf:
+        """Probes say that the idle line carries no more (longprobes.py); infinite: they do not, or not any
+        more."""
+        if self.phase is not Phase.STARTUP or self.window > WINDOW_START_BYTES or rate == self._thin:
             return
-        self._thin = self.rate = min(self.cap, rate)
-        fills = rate * (self.delays.base_rtt_s + self.queue_aim_s)
-        self.window = min(max(fills, WINDOW_MIN_BYTES), WINDOW_START_BYTES)
+        self._thin = rate
+        base = self.delays.base_rtt_s
+        self.rate = min(self.cap, rate, WINDOW_START_BYTES / max(base, RTT_MIN_S))
+        self.window = min(max(rate * (base + self.queue_aim_s), WINDOW_MIN_BYTES), float(WINDOW_START_BYTES))
 
     def reports_moved(self, now: float) -> None:
         """Reports come by another line from now on: it has a share in each round trip."""

@@ -23,6 +23,8 @@ at the busy pace, so that a link dies as fast when nobody is looking.
 from collections import deque
 from enum import Enum
 
+from bondvpn.bond.longprobes import LongProbes
+
 
 class LinkState(Enum):
     """See the table above."""
@@ -113,6 +115,7 @@ class Liveness:
         self.state = LinkState.DOWN
         self.since = 0.0  # when the state was entered
         self.rtt = RttEstimator()
+        self.long_probes = LongProbes()
         self.last_answer = -1e9
         self._unanswered: dict[int, float] = {}  # id -> when sent, oldest first
         self._next_id = 0
@@ -133,6 +136,7 @@ class Liveness:
         if state is LinkState.DOWN or event is LinkEvent.MOVED:
             self._unanswered.clear()
             self.rtt = RttEstimator()
+            self.long_probes = LongProbes()
         return True
 
     # -- probes ---------------------------------------------------------------------------------

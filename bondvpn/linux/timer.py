@@ -5,7 +5,6 @@ modem holds 2 ms, had 0.86 of what it carries, and 0.97 by this one (docs/design
 """
 
 import asyncio
-import contextlib
 import ctypes
 import os
 import time
@@ -60,6 +59,8 @@ class Timer:
         os.close(self._fd)
 
     def _expired(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # it was set anew meanwhile
+        try:
             os.read(self._fd, 8)
-            self._callback()
+        except BlockingIOError:  # it was set anew meanwhile
+            return
+        self._callback()

@@ -9,7 +9,6 @@ from bondvpn.bond.capacity import Capacity
 from bondvpn.bond.demotion import Demotion
 from bondvpn.bond.flight import Piece
 from bondvpn.bond.liveness import BUSY_FOR_S, PROBE_BUSY_S, TIMEOUT_FLOOR_S, LinkState, Liveness
-from bondvpn.bond.longprobes import LongProbes
 from bondvpn.bond.pacer import Pacer
 from bondvpn.bond.pathmtu import PathMtu
 from bondvpn.session.keypair import SendLane
@@ -91,7 +90,6 @@ class Link:
         self.pacer = Pacer(None)
         self.served_s = 0.0
         self.capacity = Capacity()
-        self.long_probes = LongProbes()
         self.demotion = Demotion()
         self.carries = False  # whether bulk is spread over it
         self.tier = 0  # lines of a worse tier are used when those of the better ones are full or gone
@@ -179,12 +177,13 @@ class Link:
 
     def long_probed(self, size: int, rtt_s: float) -> None:
         """A path MTU probe of `size` bytes as an IP packet was answered after `rtt_s`."""
-        self.long_probes.answered(size + ETHERNET_LEN, rtt_s)
+        self.liveness.long_probes.answered(size + ETHERNET_LEN, rtt_s)
         self.short_probed()
 
     def short_probed(self) -> None:
         """What probes of both lengths took is what is known of a line that has carried nothing yet."""
-        self.capacity.begin_thin(self.long_probes.rate(PROBE_FRAME_BYTES, self.liveness.rtt.min_s))
+        rate = self.liveness.long_probes.rate(PROBE_FRAME_BYTES, self.liveness.rtt.min_s)
+        self.capacity.begin_thin(rate)
 
     def rekey(self, lane: SendLane) -> list[Piece[Any]]:
         """Send by `lane` from now on; what is still under way on the lane before the present one is lost to

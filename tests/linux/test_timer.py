@@ -38,6 +38,24 @@ def test_what_is_never_due_does_not_come(delay: float) -> None:
     assert uvloop.run(_waited([0.001, delay], 0.02)) == []
 
 
+def test_what_the_callback_raises_is_not_taken_for_a_timer_that_was_set_anew() -> None:
+    async def fails() -> list[BaseException]:
+        loop = asyncio.get_running_loop()
+        raised: list[BaseException] = []
+        loop.set_exception_handler(lambda _, context: raised.append(context["exception"]))
+
+        def callback() -> None:
+            raise BlockingIOError
+
+        timer = Timer(loop, callback)
+        timer.set(0.001)
+        await asyncio.sleep(0.05)
+        timer.close()
+        return raised
+
+    assert [type(error) for error in uvloop.run(fails())] == [BlockingIOError]
+
+
 def test_it_comes_between_milliseconds() -> None:
     """libuv's own timers come at whole ones: of 400 waits of 0.3 ms none would take less than 1 ms."""
 
