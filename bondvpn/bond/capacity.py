@@ -229,7 +229,6 @@ class Capacity:
             return
         self._thin = rate
         base = self.delays.base_rtt_s
-        self.rate = min(self.cap, rate, WINDOW_START_BYTES / max(base, RTT_MIN_S))
         self.window = min(max(rate * (base + self.queue_aim_s), WINDOW_MIN_BYTES), float(WINDOW_START_BYTES))
 
     def reports_moved(self, now: float) -> None:
