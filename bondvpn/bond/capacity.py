@@ -70,7 +70,6 @@ PACE = 1.1
 # all other lines are thin (0.06 with 1.03; simulated).
 PACE_SHALLOW, PACE_SHALLOW_UP = 1.03, 1.25
 SHALLOW_REPORTS = 2.0  # intervals that the window then covers: it is not to hold back what the pace lets go
-THIN_GROWTH = 2.0  # of the window, per round, where probes say that the line is thin: they may be wrong
 PACE_STARTUP = 4.0  # it must not hold back what doubles inside: cubic takes 16 ms for a queue (HyStart)
 # Under way beyond what a line itself holds; the other end's socket takes twice as much (linux.udp). What
 # waits there is no queue by the kernel's time stamps and no limit to growth: 8 flows over one line without a
@@ -250,7 +249,7 @@ class Capacity:
             self.delays.on_delay(delay_s, self._datagram_s, now, contended=self._contended)
             if self.phase is Phase.STARTUP:
                 rate = self._trains.came(frame_bytes, arrived_s)
-                self._note_train(rate, delay_s, overflows=overflows(came, lost), now=now)
+                self._note_train(rate, delay_s, full=overflows(came, lost), now=now)
         self._note_rate(now)
         self._round_came += came
         self._round_lost += lost
@@ -361,10 +360,10 @@ class Capacity:
             return self.delays.base_rtt_s + SHALLOW_REPORTS * self.report_s + queue_s
         return self.delays.base_rtt_s + max(self.report_s / 2 + queue_s, self.report_s)
 
-    def _note_train(self, rate: float, delay_s: float, *, overflows: bool, now: float) -> None:
-        """What came since the queue was last empty came so fast."""
+    def _note_train(self, rate: float, delay_s: float, *, full: bool, now: float) -> None:
+        """What came since the queue was last empty came so fast; `full`: the buffer lost some of it."""
         waited = self.delays.queued(delay_s, DATAGRAM_BYTES / rate if rate else 0.0)
-        if not (waited or overflows) or not self._ours(now):
+        if not (waited or full) or not self._ours(now):
             self._trains.over()
         elif waited:
             self._trains.waited(rate)
@@ -397,8 +396,7 @@ class Capacity:
                 self._delivery.note(largest, now)
             self._settle(largest, now)
         elif queue < aim:
-            wider = self._startup.widened(self.window, largest, self._trip_s)
-            self.window = max(self.window, min(wider, THIN_GROWTH * max(self._thin, largest) * self._trip_s))
+            self.window = self._startup.widened(self.window, largest, self._trip_s, self._thin)
 
     def _ours(self, now: float) -> bool:
         """Whether a queue in STARTUP is our own doing."""

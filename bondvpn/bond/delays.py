@@ -60,7 +60,7 @@ class Delays:
 
     @property
     def most_queue(self) -> float:
-        """The largest of them."""
+        """The largest queue delay told in the last QUEUE_HISTORY_S."""
         return max((queue for _, queue in self.queues), default=0.0)
 
     def on_trip(self, rtt_s: float, now: float, *, contended: bool) -> None:

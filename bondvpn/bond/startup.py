@@ -20,6 +20,7 @@ STARTUP_GROWTH = 4.0  # per round; slow start has 2
 # Times what was delivered in a round trip. Nine pairs of lines of 200 to 400 ms bring cubic 0.76 of Σ; with a
 # growth of 2, 2.7 here and a pace bound to what was delivered it was 0.49 (simulated).
 STARTUP_WINDOW_MAX = 8.0
+THIN_GROWTH = 2.0  # of what fills the line, where probes say that it is thin: they may be wrong
 STARTUP_ROUNDS_FLAT = 3  # BBR: draft-cardwell-iccrg-bbr-congestion-control-00, 4.3.1.2
 STARTUP_RATE_GROWTH = 1.25
 OTHERS_S, OTHERS_TRIPS = 1.0, 4  # a queue that was there before us and stays so long counts too
@@ -61,9 +62,10 @@ class Startup:
         return delivered * trip_s > window / STARTUP_GROWTH
 
     @staticmethod
-    def widened(window: float, delivered: float, trip_s: float) -> float:
-        """The window of the next round."""
-        return min(window * STARTUP_GROWTH, max(window, STARTUP_WINDOW_MAX * delivered * trip_s))
+    def widened(window: float, delivered: float, trip_s: float, thin: float) -> float:
+        """The window of the next round. `thin`: what probes say that the line carries (longprobes.py)."""
+        wider = min(window * STARTUP_GROWTH, STARTUP_WINDOW_MAX * delivered * trip_s)
+        return max(window, min(wider, THIN_GROWTH * max(thin, delivered) * trip_s))
 
 
 def lossy(came: int, lost: int) -> bool:
