@@ -16,6 +16,7 @@ QUEUE_AIM_FAST_DATAGRAMS = 8  # from 24 Mbit/s on it is shorter, from 32 on the 
 QUEUE_AIM_MAX_S = 0.030
 QUEUE_AIM_DATAGRAMS = 2  # of a slow line
 QUEUE_AIM_JITTER = 3.0  # times the mean deviation of the delay
+QUEUE_HIGH = 1.5  # times the queue aimed at: too long a one
 LOWERED, RAISED = 0.7, 1.002  # by a lossy sample, by a round
 SHALLOW = 0.9  # of the queue that a deep buffer is to hold
 # What held more a moment ago is deep, whatever it lost since: LTE overflows as it stands still, and with bbr

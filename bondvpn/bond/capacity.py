@@ -4,11 +4,10 @@ Theory. The window is what keeps the line full and the modem's queue short:
 
     window = R x (base RTT + max(half a report interval + q*, a report interval)) x correction
 
-R is the delivered rate by the receiver's clock over a round trip, the largest of the last few; q* is the
-queue aimed at in the modem. The *smallest* queue delay of the last round trip corrects it: above 1.5 q* down
-by 5 %, above q* by 2 %, below it up by 3 %. (A loop on the minimum over 100 ms limit-cycles, one on the last
-sample stops growing for good under jitter; design.md, 5.) A line that was not limited by its window teaches
-nothing about its rate.
+R is the largest rate delivered in one of the last round trips (linerate.py), q* the queue aimed at in the
+modem (aim.py); the *smallest* queue delay of the last round trip moves the correction (correction.py). (A
+loop on the minimum over 100 ms limit-cycles, one on the last sample stops growing for good under jitter;
+design.md, 5.) A line that was not limited by its window teaches nothing about its rate.
 
     phase      next       when
     STARTUP    STEADY     the queue delay stays above 1.5 q* for ROUND_MIN_S and STARTUP_TOLD reports; or the
@@ -34,33 +33,24 @@ would make the window shrink R and R the window. It grows only while it (or the 
 from enum import Enum
 from math import inf
 
-from bondvpn.bond.aim import QUEUE_AIM_DATAGRAMS, QueueAim
+from bondvpn.bond.aim import QUEUE_AIM_DATAGRAMS, QUEUE_HIGH, QueueAim
 from bondvpn.bond.contention import Round, Verdict
+from bondvpn.bond.correction import DRAIN, Correction
 from bondvpn.bond.delays import IDLE_S, RTT_START_S, Delays
-from bondvpn.bond.delivery import DATAGRAM_BYTES, RATE_DATAGRAMS, Delivery
+from bondvpn.bond.delivery import DATAGRAM_BYTES
+from bondvpn.bond.linerate import RATE_WINDOW_S, LineRate
 from bondvpn.bond.losses import Losses
-from bondvpn.bond.sharing import QUEUE_HIGH, Sharing
+from bondvpn.bond.sharing import Sharing
 from bondvpn.bond.startup import ROUND_MIN_S, ROUND_STARTUP_S, STARTUP_WINDOW_MAX, Startup, full_for_s, lossy
 from bondvpn.bond.trains import Trains, overflows
 
 WINDOW_MIN_BYTES = 4 * DATAGRAM_BYTES  # what shows a loss by later ones
 WINDOW_START_BYTES = 10 * DATAGRAM_BYTES  # RFC 6928
 RTT_MIN_S = 0.001  # in guessing the rate from it
-RATE_WINDOW_S = 0.050
-RATE_KEEP_S = 0.300
-RATE_KEEP_ROUNDS = 3
-MEAN_RATE_S = 0.200  # for the scheduler: mean over so long
 REPORT_WEIGHT_MAX = 1 / 8  # nothing came meanwhile, perhaps because nothing was sent
 REPORT_MEAN_S = 0.200  # an interval weighs by its length: the long ones are what the window must cover
-GROW, EASE, SHRINK = 1.03, 0.98, 0.95
-# The most: where processors are busy both ends are late by more than a short line takes, and what is under
-# way must cover that. With 2, clients of eight on two cores stayed at 12 of 40 Mbit/s. A queue ends it.
-CORRECTION_MIN, CORRECTION_MAX = 0.6, 8.0
 STEP_MAX = 1.3
 YOUNG_S = 1.0  # after STARTUP: a bbr that began then has found its rate, and what it sent too much has left
-# Below 1 the window would be less than what brings R, and both would shrink each other.
-LOSSY_MIN = 1.0  # of the correction
-GROW_CAREFUL = 1.001
 HELD = 0.75  # of the window under way, and what the pacer holds back is what the line lacks
 # Times window / what a window takes with the present queue: room to catch up after a late wake-up. At 1.2 a
 # window leaves in bursts that a buffer of 6 ms cannot take (measured: 0.84 of Σ).
@@ -76,8 +66,6 @@ PACE_STARTUP = 4.0  # it must not hold back what doubles inside: cubic takes 16 
 # shape had up to 23 MB under way, lost 6 to 16 % there and carried 2.2 Gbit/s, not 2.7 (bench gigabit-many).
 SOCKET_BYTES = 2 << 20
 DRAIN_AFTER_S = 4.0  # without a short queue: well before the base delay would be forgotten
-DRAIN = 0.6  # of what fills the line without any queue, for a round
-DRAIN_ROUNDS = 3  # until the queue is what it was: its own short one is no reason to grow
 
 
 class Phase(Enum):
@@ -95,15 +83,14 @@ class Capacity:
         """`cap_bps`: the line's configured speed in bit/s; None: unknown."""
         self.phase = Phase.STARTUP
         self.window = float(WINDOW_START_BYTES)
-        self.cap = cap_bps / 8 if cap_bps else inf
-        self.rate = min(self.cap, WINDOW_START_BYTES / RTT_START_S)
-        """What the line carries, as far as is known."""
         self.delays = Delays()
+        cap = cap_bps / 8 if cap_bps else inf
+        self.carries = LineRate(cap, WINDOW_START_BYTES / RTT_START_S, self.delays)
         self.losses = Losses()
         self.report_s = 0.0
         """Between reports, smoothed."""
         self._aim = QueueAim()
-        self._correction = 1.0
+        self._correction = Correction()
         self._limited_at = -inf
         self._limited = False  # in this round
         self._held = False  # by the pacer, in this round
@@ -111,8 +98,6 @@ class Capacity:
         self._reported_at = -inf
         self._told_of_at = -inf  # when the newest datagram left of which a report has come
         self._settled_at = inf  # when what STARTUP sent has been reported
-        self._delivery = Delivery()
-        self._blind = 0  # rounds in which the queue is short because it was drained
         self._startup = Startup()
         self._trains = Trains()
         self._thin = inf  # bytes a second, as probes say before anything is known
@@ -121,6 +106,11 @@ class Capacity:
         self._bounded = False  # by the other end's socket: the window says nothing of the line
 
     # -- what the scheduler asks ----------------------------------------------------------------
+    @property
+    def rate(self) -> float:
+        """What the line carries, as far as is known."""
+        return self.carries.mean
+
     @property
     def loss(self) -> float:
         """Share of the datagrams that is lost however small the window."""
@@ -144,21 +134,21 @@ class Capacity:
         """Bytes a second that may leave."""
         at_once = self.window / max(self.delays.srtt_s, 0.001)
         if self.phase is Phase.STARTUP:
-            return min(PACE_STARTUP * at_once, self.cap)
+            return min(PACE_STARTUP * at_once, self.carries.cap)
         if self._bounded:
-            return min(PACE * at_once, self.cap)
+            return min(PACE * at_once, self.carries.cap)
         if self._shallow and not self._contended:
             careful = self.losses.near(self.window, self._reported_at)
-            rate = max(self._largest(self._reported_at), self.rate)
-            return min((PACE_SHALLOW if careful else PACE_SHALLOW_UP) * rate, self.cap)
+            rate = max(self.carries.largest(self._reported_at), self.rate)
+            return min((PACE_SHALLOW if careful else PACE_SHALLOW_UP) * rate, self.carries.cap)
         evenly = self.window / max(self._span(max(self.delays.srtt_s - self.delays.base_rtt_s, 0.0)), 0.001)
         # Reports that were seldom while little was sent must not slow down what begins now.
-        return min(max(PACE * evenly, self.rate), PACE * at_once, self.cap)
+        return min(max(PACE * evenly, self.rate), PACE * at_once, self.carries.cap)
 
     @property
     def known_rate(self) -> float:
         """What the line carries; 0 while that is a guess: nothing has filled it yet."""
-        return self.rate if self.phase is not Phase.STARTUP or self.cap != inf else 0.0
+        return self.rate if self.phase is not Phase.STARTUP or self.carries.cap != inf else 0.0
 
     @property
     def young(self) -> bool:
@@ -200,12 +190,12 @@ class Capacity:
     def resume(self, now: float) -> None:
         """The line carries again after a silence: half of what it did, until reports say more. What they said
         while it was silent, late as they were, is forgotten."""
-        self._delivery.forget()
+        self.carries.forget()
         if self.phase is Phase.STARTUP:
             self.window = max(self.window / 2, WINDOW_START_BYTES)
         else:
             self.window = max(self._target(self.rate) / 2, WINDOW_MIN_BYTES)
-            self._delivery.note(self.rate, now)
+            self.carries.brought(self.rate, now)
         self.delays.resume()
         self._sharing.over()
         if self._contended:
@@ -218,7 +208,7 @@ class Capacity:
         then."""
         self._told_of_at = max(self._told_of_at, left_at)
         if not self.delays.timed:
-            self.rate = min(self.cap, max(self.rate, WINDOW_START_BYTES / max(rtt_s, RTT_MIN_S)))
+            self.carries.at_least(WINDOW_START_BYTES / max(rtt_s, RTT_MIN_S))
         self.delays.on_trip(rtt_s, now, contended=self._contended)
 
     def begin_thin(self, rate: float) -> None:
@@ -244,7 +234,7 @@ class Capacity:
             took = now - self._reported_at
             self.report_s += (took - self.report_s) * min(REPORT_WEIGHT_MAX, took / REPORT_MEAN_S)
         self._reported_at = now
-        self._delivery.arrived(frame_bytes, arrived_s, self._history_s)
+        self.carries.arrived(frame_bytes, arrived_s, self.report_s)
         if delay_s is not None:
             self.delays.on_delay(delay_s, self._datagram_s, now, contended=self._contended)
             if self.phase is Phase.STARTUP:
@@ -278,33 +268,24 @@ class Capacity:
         """Over the empty line, to the report."""
         return self.delays.base_rtt_s + self.report_s
 
-    @property
-    def _history_s(self) -> float:
-        trips = max(2 * self.delays.base_rtt_s, self.delays.srtt_s + self.report_s)
-        return max(MEAN_RATE_S, trips, RATE_DATAGRAMS * DATAGRAM_BYTES / self.rate)
-
     def _note_rate(self, now: float) -> None:
-        """The scheduler's rate: it follows up at once, down only when the line was limited."""
-        mean = self._delivery.rate(MEAN_RATE_S)
-        if not mean:
-            return
-        self._aim.note(self.rate, now)
-        if now - self._limited_at < max(0.020, 2 * self.report_s):
-            self.rate += (max(mean, DATAGRAM_BYTES) - self.rate) * 0.2
-        elif mean > self.rate:
-            self.rate = mean
+        lately = self.carries.lately
+        if lately:
+            self._aim.note(self.rate, now)
+            self.carries.follow(lately, limited=now - self._limited_at < max(0.020, 2 * self.report_s))
 
     def _note_loss(self, came: int, lost: int, now: float) -> None:
         sample = self.losses.sample(came, lost)
         if sample is None or now < self._settled_at:
             return  # STARTUP overshoots by its nature
-        steady = self.phase is Phase.STEADY
-        cut = self.losses.judge(sample, self.window, now, steady=steady, least=self._correction <= LOSSY_MIN)
+        steady, least = self.phase is Phase.STEADY, self._correction.smallest_lossy
+        cut = self.losses.judge(sample, self.window, now, steady=steady, least=least)
         if cut is not None:
             self._aim.lower()
-            self._correction = min(self._correction, max(self._correction * cut, LOSSY_MIN))
-            largest = max(self._largest(now), self.rate)  # what came may have been all that wanted to leave
-            self.window = min(self.window, self._target(largest) * self._correction)
+            self._correction.cut(cut)
+            # What came lately may have been all that wanted to leave.
+            largest = max(self.carries.largest(now), self.rate)
+            self.window = min(self.window, self._target(largest) * self._correction.value)
 
     # -- once a round ---------------------------------------------------------------------------
     def _round(self, now: float) -> None:
@@ -330,22 +311,14 @@ class Capacity:
         self._bounded = self.window > most
         self.window = min(max(self.window, WINDOW_MIN_BYTES), most)
 
-    def _largest(self, now: float) -> float:
-        return self._delivery.largest(max(RATE_KEEP_S, RATE_KEEP_ROUNDS * self.delays.base_rtt_s), now)
-
-    @property
-    def _delivered(self) -> float:
-        """The rate of the last round trip."""
-        return self._delivery.rate(max(self.delays.base_rtt_s, RATE_WINDOW_S))
-
     def _largest_with_this(self, now: float) -> float:
         """R: the largest delivered rate of the last rounds, with this one."""
-        largest = self._largest(now)
-        delivered = self._delivered
+        largest = self.carries.largest(now)
+        delivered = self.carries.delivered
         if delivered:
             self._sharing.carried(delivered, now)
         if delivered and (self._limited or delivered > largest):
-            self._delivery.note(delivered, now)
+            self.carries.brought(delivered, now)
             largest = max(largest, delivered)
         return largest
 
@@ -376,7 +349,7 @@ class Capacity:
         ms, not 0.97 (simulated)."""
         full_s = full_for_s(self.delays.queues, QUEUE_HIGH * self.queue_aim_s, ROUND_MIN_S, now)
         if full_s and self._ours(now):
-            self._delivery.note(self._delivery.rate(full_s), now)
+            self.carries.brought(self.carries.over(full_s), now)
             self._settle(self._largest_with_this(now), now)
 
     def _begin(self, queue: float, largest: float, now: float) -> None:
@@ -393,7 +366,7 @@ class Capacity:
                     self._aim.begin_lowered()
                 # Over a round a burst that overflows 3 ms at 53 Mbit/s brings 6 (simulated).
                 largest = max(largest, self._trains.fastest)
-                self._delivery.note(largest, now)
+                self.carries.brought(largest, now)
             self._settle(largest, now)
         elif queue < aim:
             self.window = self._startup.widened(self.window, largest, self._trip_s, self._thin)
@@ -401,7 +374,7 @@ class Capacity:
     def _ours(self, now: float) -> bool:
         """Whether a queue in STARTUP is our own doing."""
         trip = self._trip_s
-        used = Startup.used(WINDOW_START_BYTES, self._delivered, self.delays.base_rtt_s)
+        used = Startup.used(WINDOW_START_BYTES, self.carries.delivered, self.delays.base_rtt_s)
         pressed = used or now - self._limited_at < 2 * trip
         return self._startup.ours(self.delays.short_at, trip, now, pressed=pressed)
 
@@ -411,7 +384,7 @@ class Capacity:
         self.delays.short_at = now
         self._sharing.begins(now)
         rate = largest or self.rate
-        self.rate = min(max(self.rate, rate), self.cap)
+        self.carries.at_least(rate)
         self._settled_at = now + self._trip_s + self.window / rate
         self.window = max(self._target(rate), WINDOW_START_BYTES)
 
@@ -424,47 +397,34 @@ class Capacity:
         aim = self.queue_aim_s
         if queue > QUEUE_HIGH * self._deep_queue_s:
             self._aim.deep(now)
-        least = LOSSY_MIN if self._shallow else CORRECTION_MIN
-        self._correction = max(self._correction, least)
-        drained = self._drained
-        if self._blind:
-            self._blind -= 1
-        elif queue > QUEUE_HIGH * aim:
-            self._correction = max(self._correction * SHRINK, least)
-        elif queue < aim and (self._limited or self._held):
-            grow = GROW_CAREFUL if self.losses.near(self.window, now) else GROW
-            self._correction = min(self._correction * grow, CORRECTION_MAX)
-        elif queue > aim:
-            self._correction = max(self._correction * EASE, least)
+        drained = self._correction.drained
+        held = self._limited or self._held
+        careful = self.losses.near(self.window, now)
+        self._correction.note_round(queue, aim, held=held, careful=careful, shallow=self._shallow)
         if now - self.delays.short_at > DRAIN_AFTER_S:
             self.delays.short_at = now
             self.window = DRAIN * largest * self.delays.base_rtt_s
-            self._blind = DRAIN_ROUNDS
+            self._correction.drains()
             return
-        target = self._target(largest) * self._correction
+        target = self._target(largest) * self._correction.value
         if target < self.window:
             if (self._limited and queue >= aim) or queue > 2 * aim or drained:
                 self.window += (target - self.window) / 2
-        elif self._limited or self._held or drained:
+        elif held or drained:
             self.window = target if drained else min(target, self.window * STEP_MAX)
 
     @property
     def _used(self) -> bool:
         """Whether the round says anything of the window. That of a few ACKs does not: their samples, late by
         the line's jitter, made four datagrams of it, and the next flow began with those (design.md, 5)."""
-        said = self._limited or self._held or self._drained
-        return said or Startup.used(self.window, self._delivered, self.delays.base_rtt_s)
-
-    @property
-    def _drained(self) -> bool:
-        """Whether the round before was one of draining."""
-        return self._blind == DRAIN_ROUNDS
+        said = self._limited or self._held or self._correction.drained
+        return said or Startup.used(self.window, self.carries.delivered, self.delays.base_rtt_s)
 
     def _who_else(self, queue: float, largest: float, now: float) -> None:
         """Is the queue ours alone?"""
         seen = self._seen(queue)
         if self.phase is Phase.STEADY:
-            small = self._correction <= CORRECTION_MIN
+            small = self._correction.smallest
             verdict = self._sharing.alone(seen, self.window, largest, self.losses.share, now, small=small)
             if verdict is Verdict.OTHERS:
                 self.phase = Phase.CONTENDED
@@ -472,7 +432,7 @@ class Capacity:
             verdict, self.window = self._sharing.beside(seen, now)
             if verdict is not None:
                 self.phase = Phase.STEADY
-                self._correction = 1.0
+                self._correction.reset()
         if verdict is Verdict.ROUTE:
             self._longer_route(now)
         elif verdict is Verdict.SHORT:
@@ -489,7 +449,7 @@ class Capacity:
         return Round(
             queue=queue + datagram_s - least,
             aim=aim,
-            rate=self._delivery.rate(max(self.delays.srtt_s, RATE_WINDOW_S)),
+            rate=self.carries.over(max(self.delays.srtt_s, RATE_WINDOW_S)),
             came=self._round_came,
             lost=self._round_lost,
             used=self._limited or self._held,
@@ -499,6 +459,6 @@ class Capacity:
 
     def _longer_route(self, now: float) -> None:
         self.delays.longer_route(self._sharing.queue_s, now)
-        self._correction = 1.0
+        self._correction.reset()
         if self._sharing.best < inf:
-            self._delivery.note(self._sharing.best, now)  # what made the line idle was a mistake
+            self.carries.brought(self._sharing.best, now)  # what made the line idle was a mistake

@@ -8,11 +8,11 @@ then has the window until it knows better.
 
 from math import inf
 
+from bondvpn.bond.aim import QUEUE_HIGH
 from bondvpn.bond.contention import Contention, Round, Suspicion, Verdict
 from bondvpn.bond.delivery import DATAGRAM_BYTES
 from bondvpn.bond.windowed import WindowedMin
 
-QUEUE_HIGH = 1.5  # times the aim
 SUSPECT_SHARE = 0.5  # of its best rate: a line that brings more needs no larger window
 SUSPECT_AGAIN_S = 5.0  # after the queue proved to be ours, or nobody's
 BEST_KEEP_S = 60.0

@@ -178,7 +178,7 @@ def test_a_run_exceeds_neither_window_nor_turn_nor_a_send_call() -> None:
     line.in_flight = 0
     line.capacity.window = 1e9
     assert budget() <= 10_000_000 * TURN_S
-    line.capacity.rate = 1e9
+    line.capacity.carries.mean = 1e9
     assert budget() <= RUN_BYTES
 
 

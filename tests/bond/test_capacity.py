@@ -5,14 +5,8 @@ from math import inf
 import pytest
 from simulatedline import REPORT_S, TICK_S, SimulatedLine
 
-from bondvpn.bond.capacity import (
-    CORRECTION_MIN,
-    SOCKET_BYTES,
-    WINDOW_MIN_BYTES,
-    WINDOW_START_BYTES,
-    Capacity,
-    Phase,
-)
+from bondvpn.bond.capacity import SOCKET_BYTES, WINDOW_MIN_BYTES, WINDOW_START_BYTES, Capacity, Phase
+from bondvpn.bond.correction import CORRECTION_MIN
 from bondvpn.bond.delivery import DATAGRAM_BYTES
 from bondvpn.bond.demotion import LOSS_MAX
 
@@ -77,13 +71,13 @@ def test_the_short_queue_of_a_drain_is_no_reason_to_grow() -> None:
     line.run(4)
     for _ in range(60_000):
         line.run(TICK_S)
-        if line.capacity._drained:
+        if line.capacity._correction.drained:
             break
-    assert line.capacity._drained
-    before = line.capacity._correction
+    assert line.capacity._correction.drained
+    before = line.capacity._correction.value
     line.run(0.1)  # two rounds
-    assert not line.capacity._drained
-    assert line.capacity._correction == before
+    assert not line.capacity._correction.drained
+    assert line.capacity._correction.value == before
 
 
 @pytest.mark.parametrize("mbit", [4, 7, 16])
@@ -245,13 +239,13 @@ def test_a_shallow_lines_window_covers_its_round_trip_whatever_the_queue_was_bef
     line = SimulatedLine(31, 0.018, buffer_s=0.016)
     line.run(2)
     capacity = line.capacity
-    capacity._correction = CORRECTION_MIN  # its queue was too long
+    capacity._correction.value = CORRECTION_MIN  # its queue was too long
     capacity._aim.begin_lowered()
     capacity._aim._deep_at = -inf
     capacity._limited = True
     assert capacity._shallow
     capacity._steady(0.0, line.rate, line.now)
-    assert capacity._correction >= 1.0
+    assert capacity._correction.value >= 1.0
 
 
 def test_a_buffer_that_holds_more_after_all_has_its_queue_kept_short_again() -> None:
@@ -291,7 +285,7 @@ def filled(rate: float, queue_s: float, told_of_at: float) -> Capacity:
     capacity = Capacity()
     capacity.phase = Phase.STEADY
     capacity.on_rtt(0.050, told_of_at + 0.050, told_of_at)
-    capacity.rate, capacity.delays.queue_s = rate, queue_s
+    capacity.carries.mean, capacity.delays.queue_s = rate, queue_s
     return capacity
 
 

@@ -21,7 +21,7 @@ def line(loss: float = 0.0, delay_s: float | None = 0.010, rate: float = 1e6) ->
     """`rate` in bytes a second; a lossy one brings little unless told otherwise."""
     capacity = Capacity()
     capacity.losses.share = loss
-    capacity.rate = 0.1 * rate if loss else rate
+    capacity.carries.mean = 0.1 * rate if loss else rate
     if delay_s is not None:
         capacity.delays._base_delay.add(delay_s, NOW)
     return capacity
@@ -115,11 +115,11 @@ def test_a_long_time_without_fault_makes_it_as_good_as_new() -> None:
 def test_a_line_that_brings_its_part_is_kept_whatever_it_loses() -> None:
     bad, others = line(0.5), [line(), line()]
     for other in others:
-        other.rate = 1_000_000
+        other.carries.mean = 1_000_000
     worth = WORTH * 2_000_000 / (1 - bad.loss)
-    bad.rate = 1.01 * worth
+    bad.carries.mean = 1.01 * worth
     assert not Demotion().judge(bad, others, NOW)
-    bad.rate = 0.99 * worth
+    bad.carries.mean = 0.99 * worth
     assert Demotion().judge(bad, others, NOW)
 
 

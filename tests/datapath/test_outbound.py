@@ -369,7 +369,7 @@ def test_a_turn_is_longer_on_a_fast_line() -> None:
     first = {}
     for rate in (1e6, 150e6):
         sender = Sender()
-        sender.links[0].capacity.rate = rate
+        sender.links[0].capacity.carries.mean = rate
         blocked(sender)
         sender.tap.frames.extend(super_frame(flow, 0, 60_000, 1448) for flow in (1, 2))
         sender.out.on_readable(sender.now)
@@ -399,7 +399,7 @@ def test_acks_wait_for_the_pace_and_share_a_datagram() -> None:
     sender = Sender(2)
     for link in sender.links:
         link.capacity.window = 1e6
-        link.capacity.rate = link.capacity.cap = SLOW_BPS / 8
+        link.capacity.carries.mean = link.capacity.carries.cap = SLOW_BPS / 8
     sender.out._scheduler = scheduler = Adaptive()
     scheduler.set_lines(sender.links)
     sender.tap.frames.extend(super_frame(1, i * 60_000, 60_000, 1448) for i in range(3))

@@ -226,7 +226,7 @@ def bonded(scheduler: Adaptive[Link]) -> Sender:
     for link, delay_s in zip(sender.links, (0.010, 0.030), strict=True):
         link.capacity.delays._base_delay.add(delay_s, sender.now)
         link.capacity.window = 1e9
-        link.capacity.rate = 1e8
+        link.capacity.carries.mean = 1e8
         link.capacity.report_s = 0.010
     scheduler.set_lines(sender.links)
     sender.out._scheduler = scheduler

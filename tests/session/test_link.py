@@ -13,7 +13,7 @@ def probing(links: int, rate: float | None = None) -> float:
     """Seconds between the probes of a busy link of so many, which carries `rate` bytes a second."""
     link = Link(0, "line", QuietLinks(), Drops())
     if rate is not None:
-        link.capacity.rate, link.capacity.phase = rate, Phase.STEADY
+        link.capacity.carries.mean, link.capacity.phase = rate, Phase.STEADY
     link.fit_probes(links)
     return link.liveness.busy_s
 

@@ -97,7 +97,7 @@ def test_a_thin_link_carries_no_reports_however_quick_it_is() -> None:
     thin, thick = heard(0.002, START), heard(0.045, START)
     assert reporter.link([thin, thick]) is thin, "while nothing is known"
     for link, bps in ((thin, 650_000), (thick, 85_000_000)):
-        link.capacity.phase, link.capacity.rate = Phase.STEADY, bps / 8
+        link.capacity.phase, link.capacity.carries.mean = Phase.STEADY, bps / 8
     assert reporter.link([thin, thick]) is thick
 
 
@@ -109,7 +109,7 @@ def test_the_datagram_that_a_report_may_wait_for_counts(mbit: float, chosen: str
     reporter._frame_bytes = 0
     links = {"thin": thin, "thick": thick}
     for link, rate in ((thin, mbit), (thick, 85.0)):
-        link.capacity.phase, link.capacity.rate = Phase.STEADY, rate * 1e6 / 8
+        link.capacity.phase, link.capacity.carries.mean = Phase.STEADY, rate * 1e6 / 8
     assert reporter.link([thin, thick]) is links[chosen]
 
 

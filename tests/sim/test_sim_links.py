@@ -398,7 +398,8 @@ def test_what_was_lost_for_its_size_is_pardoned_when_the_size_is_found() -> None
     link.path_mtu.doubted(world.now)
     world.run(1)
     assert link.path_mtu.current == BASE_BYTES
-    link.capacity.losses.share, link.capacity.rate = 0.4, 1.0  # as by reports on what left before the fall
+    # As by reports on what left before the fall.
+    link.capacity.losses.share, link.capacity.carries.mean = 0.4, 1.0
     world.run(0.1)
     assert link.reason == "demoted: 40% loss"
     world.run(4)

@@ -33,7 +33,7 @@ class FigureLine:
         self.capacity = Capacity()
         self.capacity.phase = Phase.STEADY
         self.out_of_startup(2 * YOUNG_S)
-        self.capacity.rate = self.rate
+        self.capacity.carries.mean = self.rate
         self.capacity.window = self.window
         self.capacity.delays.queue_s = self.queue_s
         self.capacity._told_of_at = NOW
