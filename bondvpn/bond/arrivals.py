@@ -88,6 +88,10 @@ class Arrivals:
         if self._delay is None or now - self._delay_at > DELAY_KEEP_S or nearest(delay - self._delay, 16) < 0:
             self._delay, self._delay_at = delay, now
 
+    def retell(self) -> None:
+        """What the last reports said may come late or never: the next ones say it again."""
+        self._tops = [-1] * SPOKEN_FOR_REPORTS
+
     def take(self, highest: int) -> tuple[int | None, int]:
         """(smallest delay since the last report, counters to speak for); begins anew."""
         delay, self._delay = self._delay, None

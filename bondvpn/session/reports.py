@@ -6,7 +6,7 @@ it allows. Learner: a report takes what came out of the lane's flight, gives bac
 feeds the link's `Capacity`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any, NamedTuple
 
@@ -50,7 +50,8 @@ class Reporter:
         self._told = 0  # lanes of which the last one told
         self._spacing = 0.0  # that the line which carries the reports asks for
         self._frame_bytes = REPORT_FRAME_BYTES  # of the last one
-        self._link: Link | None = None  # by which the last one left
+        self._link: Link | None = None  # that carries the reports
+        self._left_by: Link | None = None  # the last one
         self._heard_at = 0.0  # when that link was last heard, and in how many reports' time steadily
         self._steady = 0
 
@@ -102,10 +103,13 @@ class Reporter:
         known = link.capacity.known_rate
         return min(self._frame_bytes / (REPORT_SHARE * known), SPACING_MAX_S) if known else 0.0
 
-    def emit(self, keypairs: Iterable[Keypair], link: Link, now: float) -> bytes | None:
+    def emit(self, keypairs: Sequence[Keypair], link: Link, now: float) -> bytes | None:
         """The FEEDBACK message to send by `link` now; None if there is no news."""
         self.due = inf
         self._last = now
+        if link is not self._left_by:
+            self._left_by = link
+            _retell(keypairs)
         reports = []
         size = 1
         for keypair in keypairs:
@@ -124,6 +128,15 @@ class Reporter:
         self._frame_bytes = size + OVERHEAD + link.frame_overhead
         self._spacing = self._spacing_of(link)
         return feedback.emit(reports)
+
+
+def _retell(keypairs: Sequence[Keypair]) -> None:
+    """The line that carried the reports fell silent, and the last ones with it: to the peer all that they
+    spoke of would be lost (up to a fifth of 400 datagrams on a line that dropped none, and with bbr, beside
+    LTE that stood still now and then, 0.86 of Σ)."""
+    for keypair in keypairs:
+        for lane in keypair.receive_lanes:
+            lane.arrivals.retell()
 
 
 def _report(lane: ReceiveLane, now: float) -> LaneReport:

@@ -27,7 +27,7 @@ _GAP = struct.Struct(">HH")
 
 LANE_REPORT_LEN: Final = _LANE.size
 GAPS_MAX: Final = 96  # of one lane: 384 bytes, the report still fits a path MTU of 1280 with two such lanes
-SPOKEN_FOR_MAX: Final = 4096  # counters
+SPOKEN_FOR_MAX: Final = 8192  # counters: what the replay window knows
 LANE_REPORT_MAX_LEN: Final = LANE_REPORT_LEN + GAPS_MAX * _GAP.size
 REPORT_MAX_BYTES: Final = 1200  # fits a path MTU of 1280
 NO_DELAY: Final = 0xFFFF

@@ -17,6 +17,8 @@ from bondvpn.bond.arrivals import (
     REPORT_SHARE,
     REPORT_SPARSE_S,
     REPORT_TRAIN,
+    SPOKEN_FOR_MIN,
+    SPOKEN_FOR_REPORTS,
 )
 from bondvpn.bond.capacity import Phase
 from bondvpn.session.link import Link
@@ -268,6 +270,19 @@ def test_a_report_is_repeated_by_the_next_ones() -> None:
     assert report.gaps == ((201, 1),)
 
 
+def test_reports_by_another_link_say_again_what_the_silent_one_carried() -> None:
+    end = Receiving()
+    for i in range(20):
+        end.come(100 * i, 100, START + i * REPORT_S)
+        assert end.report(START + i * REPORT_S).spoken_for <= 100 * (SPOKEN_FOR_REPORTS + 1)
+    end.link = Link(1, "other", QuietLinks(), Drops())
+    for i in range(SPOKEN_FOR_REPORTS):  # each of the first ones may be lost
+        end.come(2000 + i, 1, START + 1 + i)
+        assert end.report(START + 1 + i).spoken_for == 2001 + i
+    end.come(2004, 1, START + 9)
+    assert end.report(START + 9).spoken_for == SPOKEN_FOR_MIN
+
+
 def test_what_does_not_fit_one_message_is_told_by_the_next_at_once() -> None:
     """A report must fit the smallest path MTU, however many lanes have gaps."""
     end = Receiving()
@@ -475,6 +490,25 @@ def test_reports_by_another_link_begin_new_round_trips() -> None:
         end.now += 0.5
         assert end.take(report_of(5 + by), by=by) is not None
         assert (end.link.capacity.delays.base_rtt_s == first) is (by == 0)
+
+
+def test_nothing_is_lost_because_the_link_that_carried_the_reports_fell_silent() -> None:
+    """With 0.4 s of LTE's silence a steady line that dropped nothing was said to lose a fifth."""
+    there, here = Receiving(), Sending()
+    for i in range(12):
+        here.send(20)
+        there.come(20 * i, 20, START + i * REPORT_S)
+        report = there.report(START + i * REPORT_S)
+        if i < 2:
+            assert here.take(report) is not None
+    there.link = Link(1, "other", QuietLinks(), Drops())
+    here.send(20)
+    there.come(240, 20, START + 1)
+    learned = here.take(there.report(START + 1), by=1)
+    assert learned is not None
+    assert learned.lost == []
+    assert sum(piece.n for piece in learned.came) == 11 * 20
+    assert here.link.in_flight == 0
 
 
 # -- hostile ----------------------------------------------------------------------------------------
