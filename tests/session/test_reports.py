@@ -21,6 +21,7 @@ from bondvpn.bond.arrivals import (
     SPOKEN_FOR_REPORTS,
 )
 from bondvpn.bond.capacity import Phase
+from bondvpn.noise.replay import WINDOW
 from bondvpn.session.link import Link
 from bondvpn.session.reports import (
     BETTER,
@@ -281,6 +282,16 @@ def test_reports_by_another_link_say_again_what_the_silent_one_carried() -> None
         assert end.report(START + 1 + i).spoken_for == 2001 + i
     end.come(2004, 1, START + 9)
     assert end.report(START + 9).spoken_for == SPOKEN_FOR_MIN
+
+
+def test_no_report_speaks_for_what_the_replay_window_has_forgotten() -> None:
+    """What it does not know would have come."""
+    end = Receiving()
+    end.come(0, 1, START)
+    end.come(2, WINDOW, START)
+    report = end.report(START)
+    assert report.gaps == ()
+    assert report.highest - report.spoken_for >= 1
 
 
 def test_what_does_not_fit_one_message_is_told_by_the_next_at_once() -> None:
