@@ -105,7 +105,7 @@ class Adaptive(Generic[L]):
             budget = self._budget(line)
             if skip < waiting:
                 return Choice(line, budget, int(skip))
-            if waiting and self._learns_free(line):
+            if waiting and self._learns_free(line, now):
                 return Choice(line, budget, max(waiting - budget, 0))
         return None
 
@@ -138,16 +138,16 @@ class Adaptive(Generic[L]):
             self._learning = [
                 line
                 for _, line in reversed(soonest)
-                if line.tier == self._best_tier and self._learns_free(line)
+                if line.tier == self._best_tier and self._learns_free(line, now)
             ]
         return self._ordered
 
-    def _learns_free(self, line: L) -> bool:
+    def _learns_free(self, line: L, now: float) -> bool:
         """Whether the newest chunk may go by this line although others would bring it sooner: nothing is
         known of it yet, and the other end holds all chunks as long as the slowest line takes
         (bond.equaliser)."""
         capacity = line.capacity
-        if capacity.phase is not Phase.STARTUP or capacity.delays.queue_s > capacity.queue_aim_s:
+        if capacity.phase is not Phase.STARTUP or _queue_s(line, now) > capacity.queue_aim_s:
             return False
         own = capacity.delays.base_delay_s
         return own is not None and SPREAD_MIN_S < own - self._least_delay <= SPREAD_MAX_S

@@ -80,7 +80,7 @@ class Delays:
         queue = max(0.0, delay_s - self._base_delay.value - datagram_s)
         self.queue_s += (queue - self.queue_s) * min(1.0, silent / QUEUE_MEAN_S)
         self._queued_at = now
-        if self._last_delay is not None:
+        if self._last_delay is not None and silent < IDLE_S:
             self.jitter_s += (abs(delay_s - self._last_delay) - self.jitter_s) / 32
         self._last_delay = delay_s
         if queue < SHORT_S and silent < IDLE_S:

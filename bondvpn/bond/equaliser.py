@@ -11,7 +11,10 @@ Delays are arrival minus the sender's clock (bond.delayscale); what was enqueued
 fastest line's base.
 """
 
+from math import inf
+
 from bondvpn.bond.delayscale import DelayScale, RoundTrips
+from bondvpn.bond.liveness import QUEUED_S
 from bondvpn.bond.windowed import WindowedMin
 from bondvpn.wire.sealed import TIME_UNIT_S, above, time_of
 
@@ -21,9 +24,30 @@ SPREAD_MAX_S = 0.250  # a satellite's delay is not for everybody
 # once seen less keeps too little under way (measured: 0.74 of the sum over 2 and 4 ms, with this 0.97).
 MARGIN_S = 0.005
 BASE_KEEP_S = 10.0  # as the sender's: routes change
+QUEUED_KEEP_S = 30.0  # what round trips say is queued is for so long not taken for a longer route
 LINE_KEEP_S = 5.0  # a line of which nothing is heard for so long, no probe either, does not count
 LOOK_S = 0.050  # how often the lines are compared
 YOUNGER = round(0.01 / TIME_UNIT_S)  # than the fastest line's base: by how much we may be wrong
+
+
+class Base(WindowedMin):
+    """A line's smallest delay lately, in units. What round trips say is queued only lowers it, for some time:
+    else a flow that begins as others end would be held by their queue."""
+
+    __slots__ = ("_empty_at",)
+
+    def __init__(self) -> None:
+        super().__init__(BASE_KEEP_S)
+        self._empty_at = -inf  # when round trips last said that nothing was queued
+
+    def note(self, delay: int, queued_s: float, now: float) -> None:
+        """A datagram took so long; round trips exceed the shortest by `queued_s`."""
+        if queued_s <= QUEUED_S:
+            self._empty_at = now
+        elif now - self._empty_at < QUEUED_KEEP_S:
+            self.restart(min(delay, self.value), now)
+            return
+        self.add(delay, now)
 
 
 class Equaliser:
@@ -33,7 +57,7 @@ class Equaliser:
 
     def __init__(self) -> None:
         self._scale = DelayScale()
-        self._bases: dict[int, WindowedMin] = {}  # by link number, units
+        self._bases: dict[int, Base] = {}  # by link number
         self._last: dict[int, float] = {}  # when something came
         self._carrying: set[int] = set()  # links that the sender says it spreads bulk over
         self._looked = 0.0
@@ -47,10 +71,10 @@ class Equaliser:
         delay = time_of(now) - sent
         base = self._bases.get(link)
         if base is None:
-            base = self._bases[link] = WindowedMin(BASE_KEEP_S)
+            base = self._bases[link] = Base()
         placed = self._scale.place(delay, link, rtt, now)
         if placed is not None:
-            base.add(placed, now)
+            base.note(placed, rtt.queued_s, now)
         self._last[link] = now
         if now - self._looked > LOOK_S:
             self._look(now)

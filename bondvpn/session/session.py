@@ -331,7 +331,7 @@ class Session:
             link.long_probed(probe.size, wire.since(probe.time, now))
         elif link.liveness.answered(probe.id, now):
             if link.capacity.phase is Phase.STARTUP:
-                link.capacity.on_rtt(link.srtt_s, now)
+                link.capacity.on_rtt(link.liveness.rtt.empty_s, now)
                 link.short_probed()
             link.capacity.idle_queue(link.liveness.rtt.queued_s, now)
             self._judge(link, now)

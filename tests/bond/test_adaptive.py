@@ -91,6 +91,10 @@ def test_a_slow_line_of_which_nothing_is_known_takes_the_newest_meanwhile() -> N
     assert choice.skip == 30_000 - choice.budget
     slow.capacity.delays.queue_s = 0.02
     assert adaptive(fast, slow).next(NOW, 30_000, LIMIT) is None, "it is full: enough is known"
+    slow.capacity._told_of_at = NOW - 1.0
+    choice = adaptive(fast, slow).next(NOW, 30_000, LIMIT)
+    assert choice is not None
+    assert choice.line is slow, "that was somebody else's, and has left since"
 
 
 @pytest.mark.parametrize("apart_s", [SPREAD_MIN_S * 0.9, SPREAD_MAX_S * 1.1])

@@ -398,6 +398,15 @@ def test_a_line_that_returns_gets_half_of_what_it_did_whatever_was_reported_mean
     assert fresh.window == WINDOW_START_BYTES, "it has not carried yet"
 
 
+@pytest.mark.parametrize(("apart_s", "jitters"), [(0.1, True), (3.0, False)])
+def test_delays_that_probes_tell_of_seconds_apart_are_no_jitter(apart_s: float, jitters: bool) -> None:
+    """They went through what others had queued there."""
+    line = Capacity()
+    for i in range(20):
+        line.on_report(0, NOW + i * apart_s, 0.025 + 0.050 * (i % 2), 0, 0, NOW + i * apart_s)
+    assert (line.queue_aim_s > Capacity().queue_aim_s) == jitters
+
+
 @pytest.mark.parametrize(("share", "grows"), [(0.2, False), (0.35, True)])
 def test_a_slow_start_widens_what_is_used_by_a_quarter(share: float, grows: bool) -> None:
     """Nothing was refused: the flow's own slow start is as fast, and is not to wait for ours."""

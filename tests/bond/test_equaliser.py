@@ -3,7 +3,14 @@
 import pytest
 
 from bondvpn.bond.delayscale import FOLLOWED_MAX_S
-from bondvpn.bond.equaliser import LINE_KEEP_S, MARGIN_S, SPREAD_MAX_S, SPREAD_MIN_S, Equaliser
+from bondvpn.bond.equaliser import (
+    LINE_KEEP_S,
+    MARGIN_S,
+    QUEUED_KEEP_S,
+    SPREAD_MAX_S,
+    SPREAD_MIN_S,
+    Equaliser,
+)
 from bondvpn.bond.liveness import RttEstimator
 from bondvpn.wire.sealed import TIME_UNIT_S, time_of
 
@@ -88,6 +95,19 @@ def test_nor_is_one_that_somebody_else_has_put_there(queue_s: float) -> None:
         for link, rtt, delay in ((0, full, 0.010 + queue_s), (1, SHORT, 0.060)):
             equaliser.probed(link, time_of(now - delay + OFFSET_S), rtt, now, carries=True)
     assert equaliser.spread_s == pytest.approx(0.050, abs=2 * TIME_UNIT_S)
+
+
+@pytest.mark.parametrize(("seconds", "kept"), [(20, True), (QUEUED_KEEP_S + 12, False)])
+def test_a_queue_of_others_is_no_longer_route_before_it_has_stayed_too_long(
+    seconds: float, kept: bool
+) -> None:
+    equaliser, now = heard({0: 0.010, 1: 0.060})
+    full = round_trips(0.020, 0.120)
+    for _ in range(round(seconds)):
+        now += 1.0
+        for link, rtt, delay in ((0, SHORT, 0.010), (1, full, 0.160)):
+            equaliser.probed(link, time_of(now - delay + OFFSET_S), rtt, now, carries=True)
+    assert equaliser.spread_s == pytest.approx(0.050 if kept else 0.150, abs=2 * TIME_UNIT_S)
 
 
 def test_a_queue_that_is_lost_as_a_whole_misleads_for_seconds_only() -> None:

@@ -7,7 +7,7 @@ from frames import datagram, super_frame
 from virtualnet import SERVER_ADDRESS, Line, World
 
 from bondvpn.bond.capacity import WINDOW_START_BYTES
-from bondvpn.bond.liveness import ANSWERS_PER_FLAP, PROBE_BUSY_S, LinkState
+from bondvpn.bond.liveness import ANSWERS_PER_FLAP, PROBE_BUSY_S, PROBE_IDLE_SERVER_S, LinkState
 from bondvpn.bond.pathmtu import BASE_BYTES
 from bondvpn.lab import shape
 from bondvpn.lab.shape import Shape
@@ -412,6 +412,20 @@ def test_an_interface_of_1492_is_never_given_more() -> None:
     world = opened(Line(0), line)
     assert [world.client.link(1).path_mtu.current, world.server.link(1).path_mtu.current] == [1492, 1492]
     assert all(len(one.data) + 28 <= 1492 for one in world.seen if one.line == 1)
+
+
+def test_what_others_had_queued_is_not_what_a_line_begins_with() -> None:
+    """Their download fills a modem for 20 s, and ours begins as it ends: by smoothed round trips of probes
+    that line was taken for a long one then, and began accordingly."""
+    world = opened(Line(0, delay_s=0.010), Line(1, delay_s=0.090), scheduler="adaptive")
+    for delay_s, seconds in ((0.500, 20.0), (0.090, PROBE_IDLE_SERVER_S + 1)):
+        world.lines[1].delay_s = delay_s
+        world.run(seconds)
+    for end in (world.client, world.server):
+        assert end is not None
+        delays = end.link(1).capacity.delays
+        assert delays.base_rtt_s == pytest.approx(0.180, abs=0.005)
+        assert delays.srtt_s == pytest.approx(0.180, abs=0.010)
 
 
 def test_a_thin_direction_is_known_before_it_carries_anything() -> None:
