@@ -36,6 +36,7 @@ QUEUED_S = 0.1  # what waits for its pace rather goes by a line without a queue 
 BURST_S = 0.002  # of the pace; on a slow line a datagram
 BURST_MIN_S = 0.001  # timers fire so late
 BURST_AIM = 0.4  # of the queue aimed at: what is lowered for a shallow buffer must not be burst through
+BURST_AIM_SHALLOW = 1.0  # where the pace alone limits a line: what late wake-ups lose of it is lost
 QUEUE_STARTUP_S = 0.3
 QUEUE_STARTUP_TRIPS = 6  # of the longest line: in so many it doubles from 15 KB to 1 MB
 QUEUE_STARTUP_BYTES = 200_000
@@ -249,7 +250,8 @@ class Adaptive(Generic[L]):
     @staticmethod
     def _refill(line: L, now: float) -> None:
         capacity = line.capacity
-        burst = max(BURST_MIN_S, min(BURST_S, BURST_AIM * capacity.queue_aim_s))
+        share = BURST_AIM_SHALLOW if capacity.shallow else BURST_AIM
+        burst = max(BURST_MIN_S, min(BURST_S, share * capacity.queue_aim_s))
         line.pacer.set_rate(capacity.pace, burst)
         line.pacer.refill(now)
 

@@ -122,6 +122,11 @@ class Capacity:
         return self._aim.queue_s(self._datagram_s, self.delays.jitter_s)
 
     @property
+    def shallow(self) -> bool:
+        """Whether the buffer is known not to hold that: the pace limits the line then, not the window."""
+        return self._aim.shallow(self._reported_at)
+
+    @property
     def _deep_queue_s(self) -> float:
         return self._aim.deep_queue_s(self._datagram_s, self.delays.jitter_s)
 
@@ -137,7 +142,7 @@ class Capacity:
             return min(PACE_STARTUP * at_once, self.carries.cap)
         if self._bounded:
             return min(PACE * at_once, self.carries.cap)
-        if self._shallow and not self._contended:
+        if self.shallow and not self._contended:
             careful = self.losses.near(self.window, self._reported_at)
             rate = max(self.carries.largest(self._reported_at), self.rate)
             return min((PACE_SHALLOW if careful else PACE_SHALLOW_UP) * rate, self.carries.cap)
@@ -256,10 +261,6 @@ class Capacity:
             self._round_came = self._round_lost = 0
 
     @property
-    def _shallow(self) -> bool:
-        return self._aim.shallow(self._reported_at)
-
-    @property
     def _contended(self) -> bool:
         return self.phase is Phase.CONTENDED
 
@@ -329,7 +330,7 @@ class Capacity:
 
     def _span(self, queue_s: float) -> float:
         """What a window takes from the first datagram to the report on the last."""
-        if self._shallow:
+        if self.shallow:
             return self.delays.base_rtt_s + SHALLOW_REPORTS * self.report_s + queue_s
         return self.delays.base_rtt_s + max(self.report_s / 2 + queue_s, self.report_s)
 
@@ -400,7 +401,7 @@ class Capacity:
         drained = self._correction.drained
         held = self._limited or self._held
         careful = self.losses.near(self.window, now)
-        self._correction.note_round(queue, aim, held=held, careful=careful, shallow=self._shallow)
+        self._correction.note_round(queue, aim, held=held, careful=careful, shallow=self.shallow)
         if now - self.delays.short_at > DRAIN_AFTER_S:
             self.delays.short_at = now
             self.window = DRAIN * largest * self.delays.base_rtt_s

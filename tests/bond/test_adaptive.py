@@ -6,6 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bondvpn.bond.adaptive import (
+    BURST_MIN_S,
+    BURST_S,
     EXCESS,
     ORDER_S,
     QUEUE_FULL,
@@ -215,6 +217,20 @@ def test_a_dry_pacer_tells_when_to_ask_again_and_a_full_window_does_not() -> Non
 
 
 # -- tiers ------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("lowered", "share"), [(False, 0.4), (True, 1.0)])
+def test_a_shallow_line_may_catch_up_with_what_a_late_wake_up_cost_it(lowered: bool, share: float) -> None:
+    """Its window does not: that is not what limits it."""
+    line = FigureLine(6_000_000)
+    for _ in range(2 * lowered):
+        line.capacity._aim.lower()
+    scheduler = adaptive(line, FigureLine(blocked=True))
+    scheduler.next(NOW, PLENTY, LIMIT)
+    scheduler.next(NOW + 1.0, PLENTY, LIMIT)
+    saved_s = line.pacer.tokens / line.capacity.pace
+    assert saved_s == pytest.approx(share * line.capacity.queue_aim_s)
+    assert BURST_MIN_S < saved_s < BURST_S
+
+
 def test_a_worse_tier_waits_until_the_better_ones_are_full_and_the_queue_is_long() -> None:
     line, lte = FigureLine(delay_s=0.040), FigureLine(delay_s=0.010, tier=1)
     scheduler = adaptive(lte, line)

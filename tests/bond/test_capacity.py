@@ -219,7 +219,7 @@ def test_the_burst_that_ends_startup_by_overflowing_a_buffer_tells_the_lines_rat
     for _ in range(5):
         report(0.010, 0, 0, 0.0)
     assert capacity.phase is Phase.STEADY
-    assert capacity._shallow
+    assert capacity.shallow
     assert capacity.rate == pytest.approx(rate, rel=0.1)
 
 
@@ -229,7 +229,7 @@ def test_a_buffer_that_held_much_as_startup_overflowed_it_is_no_shallow_one() ->
     while line.capacity.phase is Phase.STARTUP:
         line.run(0.005)
     assert line.lost > 0
-    assert not line.capacity._shallow
+    assert not line.capacity.shallow
     line.run(1)
     assert line.run(3) > 0.95 * line.rate
 
@@ -243,7 +243,7 @@ def test_a_shallow_lines_window_covers_its_round_trip_whatever_the_queue_was_bef
     capacity._aim.begin_lowered()
     capacity._aim._deep_at = -inf
     capacity._limited = True
-    assert capacity._shallow
+    assert capacity.shallow
     capacity._steady(0.0, line.rate, line.now)
     assert capacity._correction.value >= 1.0
 
@@ -255,7 +255,7 @@ def test_a_buffer_that_holds_more_after_all_has_its_queue_kept_short_again() -> 
     line.run(3)
     line.capacity._aim.lower()
     line.run(1)
-    assert not line.capacity._shallow
+    assert not line.capacity.shallow
     line.run(3)
     assert max(line.queues) < 0.020
 
