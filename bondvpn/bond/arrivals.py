@@ -50,7 +50,8 @@ class Arrivals:
         self._delay: int | None = None  # smallest since the last report
         self._delay_at = -inf  # when that came
         self._next = 0
-        self._tops = [-1] * SPOKEN_FOR_REPORTS  # highest counters of the last reports
+        self._tops: list[int]  # highest counters of the last reports
+        self.retell()
 
     def came(self, first: int, count: int, frame_bytes: int, now: float) -> None:
         """Datagrams with counters from `first` on, authentic and new."""

@@ -131,9 +131,9 @@ class Reporter:
 
 
 def _retell(keypairs: Sequence[Keypair]) -> None:
-    """The line that carried the reports fell silent, and the last ones with it: to the peer all that they
-    spoke of would be lost (up to a fifth of 400 datagrams on a line that dropped none, and with bbr, beside
-    LTE that stood still now and then, 0.86 of Σ)."""
+    """Another line carries the reports, mostly because the one before fell silent, and the last ones with it:
+    to the peer all that they spoke of would be lost (up to a fifth of 400 datagrams on a line that dropped
+    none, and with bbr, beside LTE that stood still now and then, 0.86 of Σ)."""
     for keypair in keypairs:
         for lane in keypair.receive_lanes:
             lane.arrivals.retell()
