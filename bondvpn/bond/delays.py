@@ -75,7 +75,7 @@ class Delays:
         """A one-way delay, on any scale, of a datagram that takes `datagram_s` at the line's best."""
         silent = now - self._queued_at
         if silent > BASE_KEEP_S / 2:  # it may be a queue of others
-            self._base_delay.restart(min(delay_s, self._base_delay.value), now)
+            self._base_delay.lower(delay_s, now)
         _note_base(self._base_delay, delay_s, now, contended=contended)
         queue = max(0.0, delay_s - self._base_delay.value - datagram_s)
         self.queue_s += (queue - self.queue_s) * min(1.0, silent / QUEUE_MEAN_S)
@@ -119,4 +119,4 @@ def _note_base(base: WindowedMin, value: float, now: float, *, contended: bool) 
     if not contended:
         base.add(value, now)
     else:
-        base.restart(min(value, base.value), now)
+        base.lower(value, now)

@@ -14,7 +14,7 @@ fastest line's base.
 from math import inf
 
 from bondvpn.bond.delayscale import DelayScale, RoundTrips
-from bondvpn.bond.liveness import QUEUED_S
+from bondvpn.bond.liveness import RTT_QUEUED_S
 from bondvpn.bond.windowed import WindowedMin
 from bondvpn.wire.sealed import TIME_UNIT_S, above, time_of
 
@@ -42,10 +42,10 @@ class Base(WindowedMin):
 
     def note(self, delay: int, queued_s: float, now: float) -> None:
         """A datagram took so long; round trips exceed the shortest by `queued_s`."""
-        if queued_s <= QUEUED_S:
+        if queued_s <= RTT_QUEUED_S:
             self._empty_at = now
         elif now - self._empty_at < QUEUED_KEEP_S:
-            self.restart(min(delay, self.value), now)
+            self.lower(delay, now)
             return
         self.add(delay, now)
 

@@ -77,7 +77,7 @@ ANSWERS_MAX = 8  # LTE stands still for 100 ms up to 47 times a minute: with 20 
 FLAPS_KEPT_S = 30.0
 RTT_INITIAL_S = 1.0  # RFC 6298, 2.1: until the first answer
 # Beyond the shortest round trip: more is somebody's queue, less may be a radio's jitter or another satellite.
-QUEUED_S = 0.05
+RTT_QUEUED_S = 0.05
 
 
 class RttEstimator:
@@ -106,7 +106,7 @@ class RttEstimator:
     def empty_s(self) -> float:
         """Smoothed, but without a queue of others, be it there or gone: probes 3 s apart smooth what was 2 s
         for a minute, and a flow that begins then must not be held by it."""
-        return min(self.srtt_s, self.min_s if self.queued_s > QUEUED_S else self.last_s)
+        return min(self.srtt_s, self.min_s if self.queued_s > RTT_QUEUED_S else self.last_s)
 
     @property
     def timeout_s(self) -> float:

@@ -24,6 +24,10 @@ class WindowedMin:
             return
         self.value = min(self._older, self._young)
 
+    def lower(self, value: float, now: float) -> None:
+        """What is known does not age, and only a smaller one is news."""
+        self.restart(min(value, self.value), now)
+
     def restart(self, value: float, now: float) -> None:
         """Forget; begin with `value`."""
         self._older = inf

@@ -97,6 +97,7 @@ def test_round_trips_are_smoothed_as_rfc_6298_says() -> None:
     assert rtt.var_s == pytest.approx(0.050 * 3 / 4 + 0.040 / 4)
     assert rtt.srtt_s == pytest.approx(0.100 * 7 / 8 + 0.060 / 8)
     assert rtt.min_s == 0.060
+    assert rtt.timeout_s == pytest.approx(TIMEOUT_FLOOR_S + rtt.srtt_s + 4 * rtt.var_s)
 
 
 def test_a_round_trip_through_the_queue_of_others_is_not_the_lines() -> None:
@@ -104,7 +105,6 @@ def test_a_round_trip_through_the_queue_of_others_is_not_the_lines() -> None:
     for one, empty in ((0.060, 0.060), (0.100, 0.065), (1.900, 0.060), (1.900, 0.060), (0.070, 0.070)):
         rtt.add(one)
         assert rtt.empty_s == pytest.approx(empty)
-    assert rtt.timeout_s == pytest.approx(TIMEOUT_FLOOR_S + rtt.srtt_s + 4 * rtt.var_s)
 
 
 @given(st.lists(st.floats(0.001, 5.0), min_size=1, max_size=50))

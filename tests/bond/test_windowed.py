@@ -38,3 +38,11 @@ def test_it_begins_anew() -> None:
     window.add(2, 6.0)
     window.restart(7, 6.5)
     assert window.value == 7
+
+
+def test_what_only_falls_does_not_age() -> None:
+    window = WindowedMin(SPAN_S)
+    window.add(3, 0.0)
+    for value, smallest in ((9, 3), (2, 2), (9, 2), (9, 2)):
+        window.lower(value, window._at + 0.9 * SPAN_S)
+        assert window.value == smallest
