@@ -188,6 +188,17 @@ def test_a_run_exceeds_neither_window_nor_turn_nor_a_send_call() -> None:
     assert budget() <= RUN_BYTES
 
 
+def test_what_may_overdraw_leaves_with_the_run_before_it() -> None:
+    """Else each run of a few datagrams is followed by one of one, at the full price of a send call."""
+    line = FigureLine(10_000_000, window=1e6)
+    scheduler = adaptive(line)
+    scheduler.next(NOW, PLENTY, LIMIT)
+    line.pacer.tokens = 2.5 * DATAGRAM_BYTES
+    choice = scheduler.next(NOW, PLENTY, LIMIT)
+    assert choice is not None
+    assert choice.budget == 3 * DATAGRAM_BYTES
+
+
 def test_what_waits_for_the_window_is_not_asked_for_by_the_pace() -> None:
     """Its pacer is as dry as it was when the window still had room: to ask again at once, and again, kept
     eight clients' processors busy."""
