@@ -1,6 +1,6 @@
 """A frame's way in.
 
-1. receive   up to 64 datagrams of one sender in one call (GRO)
+1. receive   up to 64 datagrams of one sender in one call (GRO), or as many as wait in calls of their own
 2. open      one AEAD call per datagram, nonces by numpy, into rows that frames are made of
 3. replay    the whole run at once, one by one where it is not in order
 4. sort      DATA to its stream; anything else to the session
@@ -16,8 +16,9 @@ import numpy as np
 from cryptography.exceptions import InvalidTag
 
 from bondvpn.datapath import LONE_S
+from bondvpn.datapath.batch import Batch
 from bondvpn.datapath.reassembly import Buffer, Offsets, Reassembly
-from bondvpn.datapath.slab import RECEIVE_BYTES, SEALED_MAX_BYTES, Nonces, OpenSlab, RunViews, drain
+from bondvpn.datapath.slab import SEALED_MAX_BYTES, Nonces, OpenSlab, RunViews, drain
 from bondvpn.session.keypair import Keypair, LaneTable, ReceiveLane
 from bondvpn.session.link import Path
 from bondvpn.session.session import Session
@@ -68,8 +69,8 @@ class Inbound:
         self._table = table
         self._control = control
         self._drops = drops
-        self._view = memoryview(bytearray(RECEIVE_BYTES))
-        self._buffers: list[Buffer] = [self._view]
+        self._batch = Batch()
+        self._view = self._batch.view
         self._runs: dict[int, RunViews] = {}
         self._slab = OpenSlab()
         self._nonces = Nonces(OpenSlab.ROWS)
@@ -80,30 +81,44 @@ class Inbound:
         self._touched: set[Reassembly] = set()  # those that may hold views into the slab
 
     # -- 1. receive -----------------------------------------------------------------------------
-    def on_readable(self, socket: Receiver, clock: Callable[[], float]) -> None:
-        """Drain a socket, but bounded. Each call is stamped: one stamp for all would make the
-        smallest delay too small."""
+    def on_readable(self, socket: Receiver, clock: Callable[[], float], *, polled: bool = False) -> int:
+        """Drain a socket, but bounded; how many bytes came. Each call is stamped: one stamp for all would
+        make the smallest delay too small. `polled`: it was not looked at for a while, so what comes need not
+        come out of silence."""
+        batch = self._batch
         left = RECEIVE_BYTES_PER_WAKEUP
         for _ in range(RECEIVES_PER_WAKEUP):
-            received = socket.receive_into(self._buffers)
+            received = socket.receive_into(batch.room())
             if received is None:
                 break
             length, segment, address, local, waited_s = received
             if not length:
                 self._drops.count(Drop.SHORT)
                 continue
-            path = Path(socket, address, local)  # type: ignore[arg-type]  # one object, two views of it
-            now = clock()
-            self._at = now - waited_s
-            self._lone = now - self._came_at > LONE_S
-            self._came_at = now
-            if length < segment * RUN_MIN or not self._run(length, segment, path, now):
-                for start in range(0, length, segment):
-                    self._single(start, min(start + segment, length), path, now)
             left -= length
+            now = clock()
+            if not batch.follows(length, segment, address, local, now - waited_s):
+                self._open(batch, socket, now)
+                batch.begin(length, segment, address, local, now - waited_s)
+                self._lone = now - self._came_at > LONE_S and not polled
+            self._came_at = now
             if left < 0 or self._lone:
                 break
+        self._open(batch, socket, self._came_at)
         self._flush()
+        return RECEIVE_BYTES_PER_WAKEUP - left
+
+    def _open(self, batch: Batch, socket: Receiver, now: float) -> None:
+        """Open what has come, if anything has."""
+        length, segment = batch.length, batch.segment
+        if not length:
+            return
+        path = Path(socket, batch.address, batch.local)  # type: ignore[arg-type]  # one object, two views of it
+        if length < segment * RUN_MIN or not self._run(length, segment, path, now):
+            for number, start in enumerate(range(0, length, segment)):
+                self._at = batch.came_at(number)
+                self._single(start, min(start + segment, length), path, now)
+        batch.end()
 
     def _flush(self) -> None:
         for reassembly in self._touched:
@@ -206,6 +221,7 @@ class Inbound:
         if not lane.window.accept_run(first, count):
             return False
         if self._usable(lane, count, now):
+            self._at = self._batch.last_came_at
             self._arrived(lane, first, count, length, path, now)
             self._sort(lane, row, rows, path, now)
         return True
@@ -239,6 +255,7 @@ class Inbound:
             until = begin + _following(starts[begin:] if begin else starts)
             kind, stream, sequence, sent, enqueued = _DATA_START(self._slab.rows[row + begin])
             if kind == DATA:
+                self._at = self._batch.came_at(begin)
                 self._note(lane, until - begin, sent, stream != EXPRESS, now)
                 run, its_offsets = chunks[begin:until], offsets[begin:until]
                 self._deliver(lane, stream, sequence, run, its_offsets, (sent, enqueued), now)

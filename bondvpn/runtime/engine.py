@@ -15,6 +15,7 @@ from bondvpn.datapath.slab import SealSlab
 from bondvpn.linux.netlink import Netlink
 from bondvpn.linux.timer import Timer
 from bondvpn.linux.udp import UdpSocket
+from bondvpn.runtime.polling import Polling
 from bondvpn.runtime.reload import Reply, tell
 from bondvpn.runtime.toobig import TooBigMessages
 from bondvpn.runtime.tunnel import Tunnel
@@ -83,6 +84,7 @@ class Engine:
         self._timer = alarm(self._on_timer) if alarm is not None else Timer(loop, self._on_timer)
         self._armed = float("inf")
         self._control_deadline = 0.0
+        self._polling = Polling(loop, self._on_socket)
 
     # -- life -----------------------------------------------------------------------------------
     def start(self, control: Control) -> None:
@@ -124,21 +126,24 @@ class Engine:
 
     # -- readers --------------------------------------------------------------------------------
     def watch_socket(self, socket: UdpSocket) -> None:
-        self.loop.add_reader(socket.fileno(), self._on_socket, socket)
+        self._polling.watch(socket)
 
     def unwatch_socket(self, socket: UdpSocket) -> None:
-        self.loop.remove_reader(socket.fileno())
+        self._polling.unwatch(socket)
         self.loop.remove_writer(socket.fileno())
 
     def _on_socket(self, socket: UdpSocket) -> None:
-        self.inbound.on_readable(socket, self.clock)
+        nbytes = self.inbound.on_readable(socket, self.clock)
         now = self.clock()
+        self._polling.looked(socket, nbytes, now)
+        deadline = min(self._control_deadline, self._polling.due)
         for tunnel in self.tunnels:
-            deadline = tunnel.received(now)
-            if deadline < self._armed:
-                self._arm(deadline, now)
-        if self._control_deadline < self._armed:
-            self._arm(self._control_deadline, now)
+            deadline = min(deadline, tunnel.received(now))
+        if deadline < self._armed:
+            self._arm(deadline, now)
+
+    def _drain(self, socket: UdpSocket) -> int:
+        return self.inbound.on_readable(socket, self.clock, polled=True)
 
     # -- the timer ------------------------------------------------------------------------------
     def wake_at(self, deadline: float, now: float) -> None:
@@ -159,10 +164,13 @@ class Engine:
     def _on_timer(self) -> None:
         self._armed = float("inf")
         now = self.clock()
+        if now >= self._polling.due:
+            self._polling.poll(self._drain, now)
+            now = self.clock()
         if now >= self._control_deadline:
             self.control.poll(now)
             self._control_deadline = self.control.deadline(now)
-        deadline = self._control_deadline
+        deadline = min(self._control_deadline, self._polling.due)
         for tunnel in self.tunnels:
             tunnel.poll(now)
             deadline = min(deadline, tunnel.deadline(now))

@@ -350,6 +350,16 @@ def test_an_express_frame_out_of_silence_is_delivered_before_more_is_looked_for(
     assert receiver.reassembly.frames == 3
 
 
+def test_what_waited_for_its_turn_does_not_come_out_of_silence() -> None:
+    receiver = Receiver()
+    for one in some_datagrams()[:5]:
+        receiver.socket.feed([one])
+    receiver.now = 2 * LONE_S
+    receiver.inbound.on_readable(receiver.socket, lambda: receiver.now, polled=True)
+    assert not receiver.socket.calls
+    assert receiver.answerable == []
+
+
 def test_the_ring_says_when_it_comes_round() -> None:
     slab = OpenSlab()
     slab.next = slab.ROWS - 3

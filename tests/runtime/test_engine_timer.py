@@ -14,6 +14,15 @@ class Loop:
     def __init__(self) -> None:
         self.now = 100.0
         self.due = float("inf")
+        self.watched: set[int] = set()
+
+    def add_reader(self, fd: int, callback: Callable[..., None], *args: Any) -> None:
+        self.watched.add(fd)
+
+    def remove_reader(self, fd: int) -> None:
+        self.watched.remove(fd)
+
+    remove_writer = remove_reader
 
     def timer(self, callback: Callable[[], None]) -> "Loop":
         self.callback = callback
@@ -83,3 +92,31 @@ def test_the_nearest_deadline_wins(engine: Any) -> None:
     assert engine.loop.due - engine.loop.now == pytest.approx(0.5)
     engine.wake_at(engine.loop.now - 1, engine.loop.now)
     assert engine.loop.due - engine.loop.now == pytest.approx(TIMER_MIN_S)
+
+
+def test_a_socket_under_load_is_looked_at_by_the_timer(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[tuple[float, bool]] = []
+    waiting = [1472, 1472, 5 * 1472, 4 * 1472, 0, 1472]
+
+    def on_readable(_: Any, clock: Callable[[], float], *, polled: bool = False) -> int:
+        looks.append((clock(), polled))
+        return waiting.pop(0)
+
+    class Socket:
+        def fileno(self) -> int:
+            return 7
+
+    monkeypatch.setattr(engine.inbound, "on_readable", on_readable)
+    loop, socket = engine.loop, Socket()
+    engine.watch_socket(socket)
+    engine._on_socket(socket)
+    loop.advance(0.00025)
+    engine._on_socket(socket)
+    assert loop.watched == set()
+    for _ in range(60):
+        loop.advance(0.0001)
+    assert [polled for _, polled in looks] == [False, False, True, True, True]
+    assert [at - looks[1][0] for at, polled in looks if polled] == pytest.approx(
+        [0.001, 0.002, 0.003], abs=2e-4
+    )
+    assert loop.watched == {7}

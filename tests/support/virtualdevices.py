@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 WIRE_OVERHEAD_BYTES = udp_overhead(ipv6=False) + ETHERNET_LEN
 TAP_FD = 3
+SOCKET_FD = 4  # of a server's, and a client's from there on
 
 
 class Line:
@@ -117,7 +118,14 @@ class VirtualSocket:
         self.fails: Sent | None = None
         self._world = world
         self._line = line
-        self._inbox: deque[tuple[bytes, Any]] = deque()
+        self._inbox: deque[tuple[float, bytes, Any]] = deque()
+
+    def fileno(self) -> int:
+        return SOCKET_FD if self._line is None else SOCKET_FD + self._line.number
+
+    @property
+    def readable(self) -> bool:
+        return bool(self._inbox)
 
     def send_run(self, run: memoryview, segment: int, address: Any, local: bytes = b"") -> tuple[Sent, int]:
         if self.fails is not None:
@@ -133,14 +141,14 @@ class VirtualSocket:
         return Sent.OK, done
 
     def arrive(self, data: bytes, address: Any) -> None:
-        self._inbox.append((data, address))
+        self._inbox.append((self._world.now, data, address))
 
     def receive_into(self, buffers: list[Any]) -> tuple[int, int, Any, bytes, float] | None:
         if not self._inbox:
             return None
-        data, address = self._inbox.popleft()
+        came_at, data, address = self._inbox.popleft()
         buffers[0][: len(data)] = data
-        return len(data), len(data), address, b"", 0.0
+        return len(data), len(data), address, b"", self._world.now - came_at
 
 
 class VirtualTap(FakeTap):

@@ -48,6 +48,7 @@ class VirtualLoop:
         self._clock = clock
         self.closed = False  # a killed process: nothing of it happens any more
         self._readers: dict[int, tuple[Callable[..., None], tuple[Any, ...]]] = {}
+        self._devices: dict[int, Readable] = {}  # that have had something
 
     def timer(self, callback: Callable[[], None]) -> "LoopTimer":
         """What the engine has for all its deadlines."""
@@ -55,6 +56,9 @@ class VirtualLoop:
 
     def add_reader(self, fd: int, callback: Callable[..., None], *args: Any) -> None:
         self._readers[fd] = callback, args
+        device = self._devices.get(fd)
+        if device is not None and device.readable:
+            self._clock.at(self._clock.now, lambda: self.read(device))
 
     def remove_reader(self, fd: int) -> bool:
         return self._readers.pop(fd, None) is not None
@@ -62,6 +66,7 @@ class VirtualLoop:
     def read(self, device: Readable) -> None:
         """Call the device's reader while it has something and somebody wants it."""
         fd = device.fileno()
+        self._devices[fd] = device
         while device.readable and fd in self._readers and not self.closed:
             callback, args = self._readers[fd]
             callback(*args)

@@ -118,9 +118,6 @@ class End(Tunnel):
         super().link_changed(session, link, now)
 
     # -- Control --------------------------------------------------------------------------------
-    def receive(self, socket: VirtualSocket) -> None:
-        self.engine._on_socket(socket)
-
     def confirm(self, keypair: Keypair, now: float) -> None:
         pass
 
@@ -178,6 +175,7 @@ class Client(End):
             if self.links[line.number].path is None:
                 socket = VirtualSocket(self.world, line)
                 self.world.client_sockets[line.number] = socket
+                self.engine.watch_socket(socket)
                 self.links[line.number].set_path(Path(socket, SERVER_ADDRESS))
 
     def handshake(self, datagram: bytes, path: Path, now: float) -> None:
@@ -203,6 +201,7 @@ class Server(End):
             drops=self.engine.drops,
         )
         self.socket = VirtualSocket(world, None)
+        self.engine.watch_socket(self.socket)
         self.begin(Control(self.responder, self))
 
     def handshake(self, datagram: bytes, path: Path, now: float) -> None:
@@ -326,11 +325,11 @@ class World:
     def _arrive(self, data: bytes, line: Line, to_server: bool, address: Any) -> None:
         if to_server and self._server is not None:
             self._server.socket.arrive(data, address)
-            self._server.receive(self._server.socket)
+            self._server.loop.read(self._server.socket)
         elif not to_server and self._client is not None and line.number in self.client_sockets:
             socket = self.client_sockets[line.number]
             socket.arrive(data, SERVER_ADDRESS)
-            self._client.receive(socket)
+            self._client.loop.read(socket)
 
     def _pump(self, pipe: Pipe, line: Line, to_server: bool) -> None:
         """See to it that somebody looks when the pipe's next datagram arrives."""
