@@ -31,8 +31,9 @@ help:
 	echo "make bench-vm      bondvpn beside the old setup, eql, in the virtual machine: 20 minutes (as root)"
 	echo "make bench-pieces  the hot path's pieces alone, by pytest-benchmark (as root)"
 
+# What needs the machine to itself comes last, in one process (netns-tests/conftest.py).
 test: system lint
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n auto --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 test-vm bench-vm bench-full: TOOLS += $(MACHINE)
 

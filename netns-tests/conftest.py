@@ -20,7 +20,20 @@ from bondvpn.lab.tunnel import Configs, Tunnel, write_configs
 
 sys.path.insert(0, str(Path(__file__).parent))  # importmode=importlib does not: for `observe`
 
+# What has the machine to itself: namespaces, kernel sockets, and what is measured by the piece. All else may
+# run in several processes at once (make test).
+ALONE = ("netns-tests/", "bench/", "tests/lab/", "tests/linux/", "tests/runtime/", "tests/ui/")
+LONG = "tests/sim/"
+
 PREFIX = os.environ.get("BONDVPN_TEST_PREFIX", "bvnet")  # another one for a run beside another
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One process runs all that must be alone, last; the longest of the others come first."""
+    for item in items:
+        if item.nodeid.startswith(ALONE):
+            item.add_marker(pytest.mark.xdist_group("alone"))
+    items.sort(key=lambda item: (item.nodeid.startswith(ALONE), not item.nodeid.startswith(LONG)))
 
 
 @dataclass
