@@ -12,8 +12,8 @@ from math import inf
 
 from bondvpn.linux.udp import UdpSocket
 
-# How long a socket is left alone: four full datagrams of 50 Mbit/s. Over two such lines the receiver takes 4.6
-# CPU seconds of 8, not 5.8 (kernel, slow machine).
+# How long a socket is left alone: four full datagrams of 50 Mbit/s. Over two such lines the receiver takes
+# 4.6 CPU seconds of 8, not 5.8 (kernel, slow machine).
 POLL_S = 0.001
 RATE_MIN = 3e6  # bytes a second, from one look to the next: 24 Mbit/s, two full datagrams a look
 LARGE_BYTES = 1000  # fewer are ACKs, reports, questions and answers, however close together
