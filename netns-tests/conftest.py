@@ -28,6 +28,7 @@ LONG = "tests/sim/"
 PREFIX = os.environ.get("BONDVPN_TEST_PREFIX", "bvnet")  # another one for a run beside another
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in its own
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """One process runs all that must be alone, last; the longest of the others come first."""
     for item in items:
