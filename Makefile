@@ -33,7 +33,7 @@ help:
 
 # What needs the machine to itself comes last, in one process (netns-tests/conftest.py).
 test: system lint
-	@$(BIN)/pytest -n auto --dist loadgroup --no-loadscope-reorder $(ARGS)
+	@$(BIN)/pytest -n auto --no-loadscope-reorder $(ARGS)
 
 test-vm bench-vm bench-full: TOOLS += $(MACHINE)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from bondvpn.lab.shape import Line
 from bondvpn.lab.topology import RUNTIME_DIR, Lab
@@ -28,13 +29,19 @@ LONG = "tests/sim/"
 PREFIX = os.environ.get("BONDVPN_TEST_PREFIX", "bvnet")  # another one for a run beside another
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in its own
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One process runs all that must be alone, last; the longest of the others come first."""
-    for item in items:
-        if item.nodeid.startswith(ALONE):
-            item.add_marker(pytest.mark.xdist_group("alone"))
+    """What must be alone comes last, the longest of the others first."""
     items.sort(key=lambda item: (item.nodeid.startswith(ALONE), not item.nodeid.startswith(LONG)))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """One process runs all that must be alone, one after the other."""
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "alone" if nodeid.startswith(ALONE) else nodeid
+
+    return Scheduling(config, log)
 
 
 @dataclass
