@@ -98,18 +98,19 @@ class Inbound:
             left -= length
             now = clock()
             if not batch.follows(length, segment, address, local, now - waited_s):
-                self._open(batch, socket, now)
+                self._open(socket, now)
                 batch.begin(length, segment, address, local, now - waited_s)
                 self._lone = now - self._came_at > LONE_S and not polled
             self._came_at = now
             if left < 0 or self._lone:
                 break
-        self._open(batch, socket, self._came_at)
+        self._open(socket, self._came_at)
         self._flush()
         return RECEIVE_BYTES_PER_WAKEUP - left
 
-    def _open(self, batch: Batch, socket: Receiver, now: float) -> None:
+    def _open(self, socket: Receiver, now: float) -> None:
         """Open what has come, if anything has."""
+        batch = self._batch
         length, segment = batch.length, batch.segment
         if not length:
             return
@@ -193,7 +194,7 @@ class Inbound:
 
     # -- a run of equals ------------------------------------------------------------------------
     def _run(self, length: int, segment: int, path: Path, now: float) -> bool:
-        """A GRO run of one lane in order, the last perhaps shorter; False, and nothing done, if it is not."""
+        """A run of one lane in order, the last perhaps shorter; False, and nothing done, if it is not."""
         word, index, first = HEADER.unpack_from(self._view)
         lane = self._table.lanes.get(index)
         sealed_len = segment - OVERHEAD
