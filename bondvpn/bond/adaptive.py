@@ -15,7 +15,7 @@ socket takes it. Lines of a worse tier are asked only when the better ones have 
 """
 
 from collections.abc import Callable
-from math import ceil, inf
+from math import inf
 from typing import Generic
 
 from bondvpn.bond.aim import QUEUE_AIM_S
@@ -260,9 +260,7 @@ class Adaptive(Generic[L]):
         capacity = line.capacity
         turn = max(capacity.rate * TURN_S, DATAGRAM_BYTES)
         room = max(capacity.window - line.in_flight, capacity.window * EXCESS)
-        # The last may overdraw (bond.pacer), so it goes with the others, not in a call of its own.
-        paced = ceil(line.pacer.tokens / DATAGRAM_BYTES) * DATAGRAM_BYTES
-        return int(min(paced, room, turn, RUN_BYTES))
+        return int(min(line.pacer.run_bytes(), room, turn, RUN_BYTES))
 
 
 def _with_skips(soonest: list[tuple[float, L]]) -> list[tuple[L, float]]:

@@ -7,6 +7,10 @@ later than `burst_s` after there was room again. What the bucket cannot hold is 
 the burst after an idle time.
 """
 
+from math import ceil, inf
+
+from bondvpn.bond.delivery import DATAGRAM_BYTES
+
 # Depth of the bucket. The loop's timers fire up to 1 ms late and a shared core adds 1 to 2 ms of scheduling
 # noise: a smaller bucket would lose rate to that. As a burst it is 4 ms of the line, which the modem queues.
 BURST_S = 0.004
@@ -20,7 +24,7 @@ class Pacer:
     def __init__(self, rate_bps: int | None, burst_s: float = BURST_S) -> None:
         """`rate_bps`: bit/s, above 0; None: no limit. `burst_s`: depth of the bucket, full at first."""
         self._bytes_per_s = 0.0 if rate_bps is None else rate_bps / 8
-        self._depth = float("inf") if rate_bps is None else self._bytes_per_s * burst_s
+        self._depth = inf if rate_bps is None else self._bytes_per_s * burst_s
         self._at = 0.0
         self.tokens = self._depth
         """Bytes that may leave now; negative: the debt of the last run. Infinite without a rate."""
@@ -42,6 +46,13 @@ class Pacer:
     def room(self) -> bool:
         """May the next datagram or run leave?"""
         return self.tokens > 0
+
+    def run_bytes(self) -> float:
+        """What may leave by one call: the datagram that overdraws goes with those before it, not at the full
+        price of a call of its own. Infinite without a rate."""
+        if self.tokens == inf:
+            return inf
+        return ceil(self.tokens / DATAGRAM_BYTES) * DATAGRAM_BYTES
 
     def spend(self, nbytes: int) -> None:
         """Account for what was sent, `nbytes` on the line."""

@@ -61,7 +61,7 @@ class Weighted(Generic[L]):
             return None
         if best.rate_bps is None:
             return Choice(best, RUN_BYTES, 0)
-        return Choice(best, int(min(best.pacer.tokens, best.rate_bps / 8 * TURN_S, RUN_BYTES)), 0)
+        return Choice(best, int(min(best.pacer.run_bytes(), best.rate_bps / 8 * TURN_S, RUN_BYTES)), 0)
 
     def express(self, now: float, but: L | None = None) -> L | None:
         best: L | None = None

@@ -113,6 +113,15 @@ def test_it_waits_for_the_line_whose_turn_it_is() -> None:
     assert fast.carried > before + 10_000_000
 
 
+def test_what_may_overdraw_leaves_with_the_run_before_it() -> None:
+    load = Load(Line(100_000_000))
+    load.next()
+    load.lines[0].pacer.tokens = 2.5 * FRAME_BYTES
+    choice = load.next()
+    assert choice is not None
+    assert choice.budget == 3 * FRAME_BYTES
+
+
 def test_a_line_that_comes_back_owes_nothing() -> None:
     """Neither does it catch up for its time away, nor do the others wait for it."""
     first, second = Line(20_000_000), Line(20_000_000)
