@@ -132,4 +132,5 @@ def test_without_a_rate_there_is_always_room() -> None:
         pacer.refill(now)
         pacer.spend(1 << 40)
         assert pacer.room()
+        assert pacer.run_bytes() == math.inf
         assert pacer.next_time() == now
