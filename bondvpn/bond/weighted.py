@@ -59,9 +59,8 @@ class Weighted(Generic[L]):
         if best is None or not self._room(best, now):
             self._waiting = best
             return None
-        if best.rate_bps is None:
-            return Choice(best, RUN_BYTES, 0)
-        return Choice(best, int(min(best.pacer.run_bytes(), best.rate_bps / 8 * TURN_S, RUN_BYTES)), 0)
+        turn = (best.rate_bps or inf) / 8 * TURN_S
+        return Choice(best, int(min(best.pacer.run_bytes(), turn, RUN_BYTES)), 0)
 
     def express(self, now: float, but: L | None = None) -> L | None:
         best: L | None = None
