@@ -18,7 +18,8 @@ TIMEOUT_S = 1200.0  # of a run; a busy host takes ten minutes
 
 def measure(runs: int) -> Outcome:
     outcome = Outcome()
-    pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", TESTS]
+    # -rP: both ends' logs, lest a slow round leave nothing to explain it by.
+    pytest = [sys.executable, "-m", "pytest", "-q", "-rP", "-p", "no:cacheprovider", TESTS]
     with tempfile.TemporaryDirectory() as directory:
         machine = [sys.executable, str(MACHINE), "--results", directory, "--timeout", f"{TIMEOUT_S * runs:g}"]
         command = [*machine, "--", "env", f"BONDVPN_EQL_ROUNDS={runs}", *pytest]

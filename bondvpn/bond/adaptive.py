@@ -92,10 +92,10 @@ class Adaptive(Generic[L]):
     def next(self, now: float, waiting: int, limit: int) -> Choice[L] | None:
         self._asked_at = now
         lines = self.lines
+        order = self._order(now)
         if len(lines) == 1:
             line = lines[0]
             return Choice(line, self._budget(line), 0) if self._room(line, now) else None
-        order = self._order(now)
         if waiting and self._learning and (choice := self._teach(now, waiting)) is not None:
             return choice
         for line, skip in order:
@@ -130,6 +130,8 @@ class Adaptive(Generic[L]):
         if now - self._ordered_at > ORDER_S:
             self._ordered_at = now
             lines = self.lines
+            for line in lines:
+                _set_pace(line)
             arrivals = self.arrivals(now)
             self._best_tier = min((line.tier for line in lines), default=0)
             soonest = [(arrival, lines[i]) for arrival, i in sorted((at, i) for i, at in enumerate(arrivals))]
@@ -178,7 +180,7 @@ class Adaptive(Generic[L]):
     def patient(self, now: float) -> L | None:
         for first, _ in self._order(now)[:1]:
             if not first.blocked and _takes_one(first) and _queue_s(first, now) <= QUEUE_AIM_S:
-                self._refill(first, now)
+                first.pacer.refill(now)
                 if first.pacer.room():
                     return first  # without a look at the others: each ACK of a fast download asks
         return self._soonest(
@@ -191,11 +193,12 @@ class Adaptive(Generic[L]):
         """Of the lines whose windows have room, the one that brings a datagram the soonest, what the pacer
         makes it wait for and a penalty included; None when that has to wait."""
         self._asked_at = now
+        self._order(now)
         best, soonest = None, inf
         for line, arrival in zip(self.lines, self.arrivals(now), strict=True):
             if line.blocked or not has_room(line):
                 continue
-            self._refill(line, now)
+            line.pacer.refill(now)
             due = arrival + max(0.0, -line.pacer.tokens) / line.capacity.pace + penalty_s(line)
             if due < soonest:
                 best, soonest = line, due
@@ -205,7 +208,7 @@ class Adaptive(Generic[L]):
         for line, _ in self._order(now):
             if line.blocked or line is but:
                 continue
-            self._refill(line, now)
+            line.pacer.refill(now)
             if line.pacer.tokens > -line.capacity.pace * EXPRESS_DEBT_S - DATAGRAM_BYTES:
                 return line
         return None
@@ -229,7 +232,7 @@ class Adaptive(Generic[L]):
             due
             for line in self.lines
             if not line.blocked
-            and line.pacer.tokens <= 0
+            and not line.pacer.room()
             and line.in_flight < RESEND_WINDOW * line.capacity.window
             and (due := line.pacer.next_time()) > self._asked_at
         ]
@@ -241,19 +244,11 @@ class Adaptive(Generic[L]):
         if not _takes_one(line):
             line.capacity.refused(now)
             return False
-        self._refill(line, now)
+        line.pacer.refill(now)
         if line.pacer.room():
             return True
         line.capacity.paced(line.in_flight)
         return False
-
-    @staticmethod
-    def _refill(line: L, now: float) -> None:
-        capacity = line.capacity
-        share = BURST_AIM_SHALLOW if capacity.shallow else BURST_AIM
-        burst = max(BURST_MIN_S, min(BURST_S, share * capacity.queue_aim_s))
-        line.pacer.set_rate(capacity.pace, burst)
-        line.pacer.refill(now)
 
     @staticmethod
     def _budget(line: L) -> int:
@@ -283,6 +278,14 @@ def _with_skips(soonest: list[tuple[float, L]]) -> list[tuple[L, float]]:
 
 def _queue_s(line: Line, now: float) -> float:
     return line.capacity.queue_now_s(line.in_flight, now)
+
+
+def _set_pace(line: Line) -> None:
+    capacity = line.capacity
+    shallow = capacity.shallow
+    share = BURST_AIM_SHALLOW if shallow else BURST_AIM
+    burst = max(BURST_MIN_S, min(BURST_S, share * capacity.queue_aim_s))
+    line.pacer.set_rate(capacity.pace, burst, gather=not shallow)
 
 
 def _takes_one(line: Line) -> bool:

@@ -193,10 +193,27 @@ def test_what_may_overdraw_leaves_with_the_run_before_it() -> None:
     line = FigureLine(10_000_000, window=1e6)
     scheduler = adaptive(line)
     scheduler.next(NOW, PLENTY, LIMIT)
-    line.pacer.tokens = 2.5 * DATAGRAM_BYTES
+    line.pacer.tokens = 4.5 * DATAGRAM_BYTES
     choice = scheduler.next(NOW, PLENTY, LIMIT)
     assert choice is not None
-    assert choice.budget == 3 * DATAGRAM_BYTES
+    assert choice.budget == 5 * DATAGRAM_BYTES
+
+
+def test_a_run_waits_until_it_is_worth_a_call_unless_the_buffer_is_shallow() -> None:
+    line = FigureLine(10_000_000, window=1e6)
+    scheduler = adaptive(line)
+    scheduler.next(NOW, PLENTY, LIMIT)
+    line.pacer.tokens = DATAGRAM_BYTES
+    assert scheduler.next(NOW, PLENTY, LIMIT) is None
+    due = scheduler.deadline(NOW)
+    assert due is not None
+    assert NOW < due < NOW + BURST_S
+    assert scheduler.next(due, PLENTY, LIMIT) is not None
+    line.capacity._aim.begin_lowered()
+    scheduler.set_lines([line])
+    scheduler.next(due, PLENTY, LIMIT)
+    line.pacer.tokens = DATAGRAM_BYTES
+    assert scheduler.next(due, PLENTY, LIMIT) is not None
 
 
 def test_what_waits_for_the_window_is_not_asked_for_by_the_pace() -> None:

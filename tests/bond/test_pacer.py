@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bondvpn.bond.delivery import DATAGRAM_BYTES
 from bondvpn.bond.pacer import BURST_S, Pacer
 
 rates = st.integers(100_000, 2_000_000_000)
@@ -111,6 +112,47 @@ def test_debt_keeps_the_line_closed_for_its_time() -> None:
     assert pacer.room()
     assert pacer.tokens == pytest.approx(100)
     assert pacer.next_time() == 0.0621
+
+
+def test_what_gathers_has_room_once_half_a_bucket_is_there() -> None:
+    pacer = Pacer(None)
+    pacer.set_rate(1e6, 0.010, gather=True)  # a byte per microsecond, a bucket of 10 kB
+    pacer.refill(1.0)
+    pacer.spend(int(pacer.tokens))
+    pacer.refill(1.004)
+    assert not pacer.room()
+    assert pacer.next_time() == pytest.approx(1.005, abs=2e-6)
+    pacer.refill(pacer.next_time())
+    assert pacer.room()
+    pacer.set_rate(1e6, 0.010)
+    pacer.tokens = 1.0
+    assert pacer.room()
+
+
+@pytest.mark.parametrize(("depth", "least"), [(100, 4), (4, 2), (3.9, 0)])
+def test_no_more_is_gathered_than_a_call_is_worth_and_nothing_in_a_small_bucket(
+    depth: float, least: float
+) -> None:
+    """In full datagrams."""
+    pacer = Pacer(None)
+    pacer.set_rate(1e6, depth * DATAGRAM_BYTES / 1e6, gather=True)
+    pacer.tokens = least * DATAGRAM_BYTES
+    assert not pacer.room()
+    pacer.tokens += 1.0
+    assert pacer.room()
+
+
+@settings(deadline=None)
+@given(st.integers(10_000_000, 2_000_000_000), lateness, runs)
+def test_gathering_leaves_the_average_as_it_is(rate_bps: int, late: list[float], sizes: list[int]) -> None:
+    """As long as wake-ups come before the other half of the bucket has run over."""
+    pacer = Pacer(None)
+    pacer.set_rate(rate_bps / 8, BURST_S, gather=True)
+    late = [share / 2 for share in late]
+    begin, _ = busy_sender(pacer, 5.0, 3, late, sizes)
+    had = pacer.tokens
+    end, spent = busy_sender(pacer, begin, 300, late, sizes)
+    assert (spent + pacer.tokens - had) * 8 / (end - begin) == pytest.approx(rate_bps, rel=1e-3)
 
 
 def test_a_clock_that_steps_back_credits_nothing() -> None:
