@@ -281,6 +281,7 @@ def _queue_s(line: Line, now: float) -> float:
 
 
 def _set_pace(line: Line) -> None:
+    """As its capacity is known now."""
     capacity = line.capacity
     shallow = capacity.shallow
     share = BURST_AIM_SHALLOW if shallow else BURST_AIM
