@@ -9,9 +9,9 @@ ours, and what an administrator made is neither replaced nor removed.
 
 import errno
 from collections.abc import Iterable, Iterator, Sequence, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ipaddress import ip_network
-from socket import AF_INET, AF_INET6
+from socket import AF_INET, AF_INET6, if_indextoname
 from types import TracebackType
 from typing import Any, Self
 
@@ -169,11 +169,11 @@ class Netlink:
     def put_route(self, route: Route) -> None:
         """Install the route in place of an older one of ours. One that an administrator made stays:
         it is left alone when it is the same, else a SystemFault."""
-        if self.others_route(route):
+        others = self._others(route)
+        if self._among(others, route):
             return
-        obstacle = self.obstacle(route)
-        if obstacle is not None:
-            raise SystemFault(obstacle)
+        if others:
+            raise SystemFault(_obstacle(route))
         with _explained(f"install the route {route}"):
             self._ip.route("replace", **self._route_spec(route))
 
@@ -189,14 +189,13 @@ class Netlink:
     def own_routes(self) -> set[Route]:
         """All routes that bondvpn made, whichever process of it. Raises SystemFault."""
         with _explained("read the routes"):
-            names = {link["index"]: link.get("ifname") for link in self._dump("get_links")}
             found = self._dump("get_routes", proto=PROTOCOL)
         return {
             Route(
                 version=_version(one["family"]),
                 table=one.get("table"),
                 destination=f"{one.get('dst')}/{one['dst_len']}" if one["dst_len"] else DEFAULT,
-                interface=names.get(one.get("oif")),
+                interface=_name(one.get("oif")),
                 gateway=one.get("gateway"),
                 source=one.get("prefsrc"),
             )
@@ -205,21 +204,15 @@ class Netlink:
 
     def others_route(self, route: Route) -> bool:
         """Whether just this route is there already, made by somebody else."""
-        return any(f["proto"] != PROTOCOL and self._same_route(f, route) for f in self._routes(route))
+        return self._among(self._others(route), route)
 
     def obstacle(self, route: Route) -> str | None:
         """Somebody else's other route in the place of this one, and how to see it; None if there is none."""
-        others = [found for found in self._routes(route) if found["proto"] != PROTOCOL]
-        if not others or any(self._same_route(found, route) for found in others):
-            return None
-        listing = f"ip {'-6 ' if route.version == 6 else ''}route show table {route.table}"
-        return (
-            f"table {route.table} already has a route to {route.destination} that is not ours "
-            f"({listing}): remove it, or configure another"
-        )
+        others = self._others(route)
+        return _obstacle(route) if others and not self._among(others, route) else None
 
-    def _routes(self, route: Route) -> list[Any]:
-        """What the table holds for the same destination at the metric that ours get."""
+    def _others(self, route: Route) -> list[Any]:
+        """What somebody else has in the table for the same destination at the metric that ours get."""
         network = None if route.destination == DEFAULT else ip_network(route.destination)
         bits = network.prefixlen if network else 0
         with _explained(f"read routing table {route.table}"):
@@ -229,12 +222,19 @@ class Netlink:
         return [
             one
             for one in found
-            if one["dst_len"] == bits and one.get("dst") == address and (one.get("priority") or 0) == metric
+            if one["proto"] != PROTOCOL
+            and one["dst_len"] == bits
+            and one.get("dst") == address
+            and (one.get("priority") or 0) == metric
         ]
 
-    def _same_route(self, found: Any, route: Route) -> bool:
-        index = None if route.interface is None else self.link_index(route.interface)
-        return found.get("gateway") == route.gateway and (index is None or found.get("oif") == index)
+    def _among(self, found: Sequence[Any], route: Route) -> bool:
+        """Whether just this route is."""
+        index = None if route.interface is None or not found else self.link_index(route.interface)
+        return any(
+            one.get("gateway") == route.gateway and (index is None or one.get("oif") == index)
+            for one in found
+        )
 
     def _route_spec(self, route: Route) -> dict[str, Any]:
         spec: dict[str, Any] = {
@@ -307,6 +307,21 @@ def tunnel_routes(interface: str, routes: Sequence[TunnelRoute]) -> list[Route]:
         )
         for route in routes
     ]
+
+
+def _name(index: int | None) -> str | None:
+    """The interface's, in the thread's network namespace; None if there is none such."""
+    with suppress(OSError):
+        return None if index is None else if_indextoname(index)
+    return None
+
+
+def _obstacle(route: Route) -> str:
+    listing = f"ip {'-6 ' if route.version == 6 else ''}route show table {route.table}"
+    return (
+        f"table {route.table} already has a route to {route.destination} that is not ours "
+        f"({listing}): remove it, or configure another"
+    )
 
 
 def _rule_spec(rule: Rule) -> dict[str, Any]:

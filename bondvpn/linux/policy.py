@@ -321,7 +321,7 @@ def install(wanted: Plan, netlink: Netlink, journal: Journal) -> list[str]:
     SystemFault for anything else; what is in place by then is in the journal.
     """
     rules, routes = netlink.own_rules(), netlink.own_routes()
-    kept = entries(wanted, netlink, journal.entries)
+    kept = _entries(wanted, routes, netlink, journal.entries)
     journal.record(kept)
     waiting: list[str] = []
     for entry in kept:
@@ -341,10 +341,16 @@ def install(wanted: Plan, netlink: Netlink, journal: Journal) -> list[str]:
     return waiting
 
 
-def entries(wanted: Plan, netlink: Netlink, earlier: Sequence[Entry] = ()) -> list[Entry]:
+def entries(wanted: Plan, netlink: Netlink) -> list[Entry]:
     """What of the plan this kernel takes and nobody else has made already: what there is to see once it is
-    installed. `earlier`: what the journal holds. Changes nothing; raises SystemFault."""
-    routes = netlink.own_routes()
+    installed. Changes nothing; raises SystemFault."""
+    return _entries(wanted, netlink.own_routes(), netlink, ())
+
+
+def _entries(
+    wanted: Plan, routes: Collection[Route], netlink: Netlink, earlier: Sequence[Entry]
+) -> list[Entry]:
+    """`routes`: ours that are there; `earlier`: what the journal holds."""
     settings = {entry.path: entry for entry in earlier if isinstance(entry, Sysctl)}
     kept: list[Entry] = [
         *sysctl.loose(wanted.loose_interfaces, settings),

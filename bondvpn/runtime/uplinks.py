@@ -38,7 +38,7 @@ from bondvpn.values import IPAddress
 log = logging.getLogger(__name__)
 
 TICK_S = 0.5  # how often an uplink without a path is tried, and a silent one's patience looked at
-SETTLE_S = 0.02  # between two looks at the kernel: what pppd or a DHCP client does comes in bursts
+SETTLE_S = 0.01  # between two looks at the kernel: what pppd or a DHCP client does comes in bursts
 CHECK_S = 30.0  # a look without an event
 RETRY_S = 2.0  # after a look that failed, or left a route out
 # Three handshakes, or a dozen challenges: an address that has not answered them is not the server's now.
