@@ -1,8 +1,8 @@
-"""Sockets that bring much are looked at each millisecond, not woken up for at every datagram: what a network
-card's interrupt moderation and NAPI do for the kernel.
+"""Sockets that bring much are looked at each two milliseconds, not woken up for at every datagram: what a
+network card's interrupt moderation and NAPI do for the kernel.
 
 At 50 Mbit/s a datagram comes each quarter of a millisecond. To wake up, open, deliver and account for each
-alone costs an end more than the datagrams do; four at a time are a run (datapath.batch). Fast lines bring
+alone costs an end more than the datagrams do; eight at a time are a run (datapath.batch). Fast lines bring
 runs anyway, and what is small or seldom is somebody's question: neither waits.
 """
 
@@ -12,12 +12,15 @@ from math import inf
 
 from bondvpn.linux.udp import UdpSocket
 
-# How long a socket is left alone: four full datagrams of 50 Mbit/s. Over two such lines the receiver takes
-# 4.6 CPU seconds of 8, not 5.8 (kernel, slow machine).
-POLL_S = 0.001
-RATE_MIN = 3e6  # bytes a second, from one look to the next: 24 Mbit/s, two full datagrams a look
+# How long a socket is left alone: eight full datagrams of 50 Mbit/s. Over two such lines the receiver takes
+# 5.1 CPU seconds of 10 (bbr 5.3) where 1 ms had 5.9, with the same p99 of a probe beside it (kernel, slow
+# machine, 3 runs in turns).
+POLL_S = 0.002
+# Bytes a second, from one look to the next: 24 Mbit/s, four full datagrams a look. From half of that on, 16 +
+# 50 + 30 Mbit/s take 2 % less, and what comes by a slow line would wait too.
+RATE_MIN = 3e6
 LARGE_BYTES = 1000  # fewer are ACKs, reports, questions and answers, however close together
-RATE_MAX = 24e6  # 192 Mbit/s: 16 a look are worth a wake-up of their own
+RATE_MAX = 24e6  # 192 Mbit/s: 32 a look are worth a wake-up of their own
 
 
 class Polling:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from bondvpn.runtime.engine import TIMER_MIN_S, Engine
+from bondvpn.runtime.polling import POLL_S
 
 
 class Loop:
@@ -113,10 +114,11 @@ def test_a_socket_under_load_is_looked_at_by_the_timer(engine: Any, monkeypatch:
     loop.advance(0.00025)
     engine._on_socket(socket)
     assert loop.watched == set()
-    for _ in range(60):
+    until = loop.now + 4 * POLL_S
+    while loop.now < until:
         loop.advance(0.0001)
     assert [polled for _, polled in looks] == [False, False, True, True, True]
     assert [at - looks[1][0] for at, polled in looks if polled] == pytest.approx(
-        [0.001, 0.002, 0.003], abs=2e-4
+        [POLL_S, 2 * POLL_S, 3 * POLL_S], abs=2e-4
     )
     assert loop.watched == {7}
