@@ -189,13 +189,16 @@ def everything(premises: Premises) -> dict[str, str]:
 
 
 def settled(wrong: Callable[[], list[str]]) -> list[str]:
-    """What is wrong in the end: once nothing was for LASTING_S, or when SETTLE_S are over."""
-    started = right_since = time.monotonic()
-    while time.monotonic() < min(right_since + LASTING_S, started + SETTLE_S):
-        if wrong():
-            right_since = time.monotonic()
+    """Nothing once nothing was wrong for LASTING_S; after SETTLE_S, what last was."""
+    last, right_since = wrong(), time.monotonic()
+    give_up_at = right_since + SETTLE_S
+    while time.monotonic() < right_since + LASTING_S:
+        if time.monotonic() > give_up_at:
+            return last
         time.sleep(POLL_S)
-    return wrong()
+        if found := wrong():
+            last, right_since = found, time.monotonic()
+    return []
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])

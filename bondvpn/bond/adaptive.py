@@ -31,12 +31,12 @@ QUEUE_FULL = 0.5  # of the queue's limit: from here on a worse tier helps
 # The queue must exceed what the faster lines bring in a slow one's delay, or that one gets no chunk; only
 # 40 ms on top of it cost cubic 3 % (design.md, 5). What is known at first is too little.
 QUEUE_S = 0.1
-ORDER_S = 0.001  # the order by arrival holds so long: reports change it, and those come each 2 to 10 ms
+ORDER_S = 0.001  # the order by arrival and the paces hold so long: reports change them, each 2 to 10 ms
 QUEUED_S = 0.1  # what waits for its pace rather goes by a line without a queue that is so much slower
 BURST_S = 0.002  # of the pace; on a slow line a datagram
 BURST_MIN_S = 0.001  # timers fire so late
 # Of the queue aimed at: what is lowered for a shallow buffer must not be burst through. With 0.4 a sender of
-# two lines of 50 Mbit/s takes 4 to 7 % more CPU (3 runs in turns on a slow host).
+# two lines of 50 Mbit/s takes 4 to 8 % more CPU (3 runs in turns on a slow host).
 BURST_AIM = 0.6
 BURST_AIM_SHALLOW = 1.0  # where the pace alone limits a line: what late wake-ups lose of it is lost
 QUEUE_STARTUP_S = 0.3
@@ -128,7 +128,8 @@ class Adaptive(Generic[L]):
         return None
 
     def _order(self, now: float) -> list[tuple[L, float]]:
-        """The lines, soonest arrival first, each with the bytes that the faster ones bring until then."""
+        """The lines, soonest arrival first, each with the bytes that the faster ones bring until then. As
+        long as that holds their paces do too, which are set here."""
         if now - self._ordered_at > ORDER_S:
             self._ordered_at = now
             lines = self.lines

@@ -15,7 +15,7 @@ from bondvpn.bond.delivery import DATAGRAM_BYTES
 # noise: a smaller bucket would lose rate to that. As a burst it is 4 ms of the line, which the modem queues.
 BURST_S = 0.004
 # What is worth a wake-up and a call of its own: with it two lines of 50 Mbit/s take a sender 11 % less CPU
-# (bbr 13), and a probe beside them has 34 and 36 ms at p99, not 41 and 45 (3 runs in turns on a slow host).
+# (bbr 13), and a probe beside them has 34 and 36 ms at p99, not 41 and 49 (3 runs in turns on a slow host).
 GATHERED_BYTES = 4 * DATAGRAM_BYTES
 
 

@@ -17,7 +17,7 @@ from bondvpn.linux.udp import UdpSocket
 # machine, 3 runs in turns).
 POLL_S = 0.002
 # Bytes a second, from one look to the next: 24 Mbit/s, four full datagrams a look. From half of that on, 16 +
-# 50 + 30 Mbit/s take 2 % less, and what comes by a slow line would wait too.
+# 50 + 30 Mbit/s take 1 % less, and what comes by a slow line would wait too.
 RATE_MIN = 3e6
 LARGE_BYTES = 1000  # fewer are ACKs, reports, questions and answers, however close together
 RATE_MAX = 24e6  # 192 Mbit/s: 32 a look are worth a wake-up of their own
