@@ -191,6 +191,10 @@ class Liveness:
         self._answers += 1
         return True
 
+    def waits_s(self, now: float) -> float:
+        """How long the oldest probe without an answer has been under way; 0: there is none."""
+        return now - next(iter(self._unanswered.values()), now)
+
     def _answers_wanted(self, now: float) -> int:
         """A line that flaps has to show more of itself."""
         flaps = sum(now - at < FLAPS_KEPT_S for at in self._stalls) - 1
@@ -206,7 +210,7 @@ class Liveness:
         if self.state in {LinkState.STALLED, LinkState.DEAD}:
             if self._answers >= (1 if needed else self._answers_wanted(now)):
                 return LinkEvent.ANSWERING
-            if self._unanswered and now - next(iter(self._unanswered.values())) > self.rtt.timeout_s:
+            if self.waits_s(now) > self.rtt.timeout_s:
                 self._answers = 0  # not in a row
             if self.state is LinkState.STALLED and now - self.since >= DEAD_AFTER_S:
                 return LinkEvent.AGED

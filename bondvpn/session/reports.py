@@ -214,7 +214,7 @@ class Learner:
                 link.capacity.on_rtt(rtt_s, now, outcome.sent_at)
             delay = None
             if report.delay != feedback.NO_DELAY:
-                delay = self._delay_of(link, report.delay, rtt_s, now)
+                delay = self._delay_of(link, links.get(by), report.delay, rtt_s, now)
             self._learn(link, lane, report, delay, outcome.came_count, outcome.lost_count, now)
             came_bytes, lost_bytes = outcome.came_largest - ETHERNET_LEN, outcome.lost_largest - ETHERNET_LEN
             link.path_mtu.reported(came_bytes, lost_bytes, outcome.lost_count, now)
@@ -247,15 +247,27 @@ class Learner:
             link.reported_at += max(passed, 0)
         link.capacity.on_report(link.reported_bytes, link.reported_at * TIME_UNIT_S, delay, came, lost, now)
 
-    def _delay_of(self, link: Link, told: int, rtt_s: float | None, now: float) -> float | None:
+    def _delay_of(
+        self, link: Link, reporter: Link | None, told: int, rtt_s: float | None, now: float
+    ) -> float | None:
         """A one-way delay in seconds. Where the round trip says that it may be more than 16 bits hold, that
-        is what counts; a probe's delay comes without one."""
-        capacity, rtt = link.capacity, link.liveness.rtt
-        base = capacity.delays.base_delay_s
+        is what counts. A probe's delay comes without one, and before the answer when reports come by a
+        quicker link: it is not told at all while a probe has been under way for so long."""
+        base, empty_s = link.capacity.delays.base_delay_s, _empty_trip_s(link, reporter)
         queued = None
         if rtt_s is not None:
-            queued = rtt_s - (rtt.min_s or capacity.delays.base_rtt_s)
+            queued = rtt_s - empty_s
             if queued > QUEUED_MAX_S and base is not None:
-                return base + rtt_s - capacity.delays.base_rtt_s
-        delay = self._scale.place(told, link.number, rtt, now, queued)
+                return base + queued
+        elif link.liveness.waits_s(now) - empty_s > QUEUED_MAX_S:
+            return None
+        delay = self._scale.place(told, link.number, link.liveness.rtt, now, queued)
         return None if delay is None else delay * TIME_UNIT_S
+
+
+def _empty_trip_s(link: Link, reporter: Link | None) -> float:
+    """The shortest round trip that goes by one link and returns by the other: the shortest of late, or half
+    of what probes took on each, for somebody's queue may have stood ever since reports come by that one."""
+    probed = [each.liveness.rtt.min_s for each in (link, reporter) if each and each.liveness.rtt.min_s]
+    lately = link.capacity.delays.base_rtt_s
+    return min(lately, sum(probed) / len(probed)) if probed else lately

@@ -21,6 +21,7 @@ from bondvpn.bond.arrivals import (
     SPOKEN_FOR_REPORTS,
 )
 from bondvpn.bond.capacity import Phase
+from bondvpn.bond.delayscale import QUEUED_MAX_S
 from bondvpn.noise.replay import WINDOW
 from bondvpn.session.link import Link
 from bondvpn.session.reports import (
@@ -323,6 +324,7 @@ class Sending:
         self.lane = self.keypair.send_lane(0)
         self.link = Link(0, "line", QuietLinks(), Drops())
         self.link.send_lane = self.lane
+        self.links = {0: self.link}
         self.learner = Learner()
         self.now = START
 
@@ -332,7 +334,7 @@ class Sending:
 
     def take(self, *reports: LaneReport, by: int = 0) -> Learned | None:
         return self.learner.receive(
-            feedback.emit(list(reports)), self.keypair.sending, {0: self.link}, by, self.now
+            feedback.emit(list(reports)), self.keypair.sending, self.links, by, self.now
         )
 
 
@@ -474,6 +476,47 @@ def test_a_queue_of_more_than_a_clocks_turn_is_told_by_the_round_trip() -> None:
         delays = end.link.capacity.delays
         assert delays.base_delay_s == pytest.approx(65_000 * TIME_UNIT_S)
         assert delays._last_delay == pytest.approx(65_000 * TIME_UNIT_S + queue_s, abs=within)
+
+
+def test_a_queue_that_reports_by_a_quicker_link_tell_of_is_no_shorter_for_that() -> None:
+    """86 Mbit/s of 325 ms, filled by others: 0.80 s of their queue, reported by a line of 39 ms, were taken
+    for less than none, a flow that began later for a full line, and 0.3 of the sum was what it had."""
+    end = Sending()
+    end.links[1] = Link(1, "quick", QuietLinks(), Drops())
+    trips = (0.325, 0.039)
+    for link, trip_s in zip(end.links.values(), trips, strict=True):
+        link.liveness.rtt.add(trip_s)
+    for i, (by, queue_s) in enumerate([(0, 0.0), (1, 0.50), (1, 0.56), (1, 0.804)]):
+        end.now += 2.0
+        end.send(10)
+        end.now += trips[0] / 2 + queue_s + trips[by] / 2
+        delay = 10_180 + round(queue_s / TIME_UNIT_S)
+        end.take(report_of(10 * i + 9, arrived=1 + i * 3000, delay=delay % 65_536), by=by)
+        delays = end.link.capacity.delays
+        assert delays.base_delay_s == pytest.approx(10_180 * TIME_UNIT_S)
+        assert delays._last_delay == pytest.approx(10_180 * TIME_UNIT_S + queue_s, abs=1e-3)
+
+
+@pytest.mark.parametrize("queue_s", [0.5, 0.81, 1.0])
+def test_a_probe_that_is_told_of_before_its_answer_makes_no_base(queue_s: float) -> None:
+    """The answer before said 0.69 s of queue; the next probe, a second later, waits for more."""
+    end = Sending()
+    end.links[1] = Link(1, "quick", QuietLinks(), Drops())
+    for each, trips in ((end.link, (0.325, 0.325 + 0.69)), (end.links[1], (0.039, 0.039))):
+        for trip_s in trips:
+            each.liveness.rtt.add(trip_s)
+    end.send(1)
+    end.now += 0.182
+    end.take(report_of(0, delay=10_180), by=1)
+    base = 10_180 * TIME_UNIT_S
+    end.now += 1.0
+    end.link.liveness.probe(end.now)
+    end.now += 0.182 + queue_s
+    end.take(report_of(0, arrived=3000, delay=(10_180 + round(queue_s / TIME_UNIT_S)) % 65_536), by=1)
+    delays = end.link.capacity.delays
+    assert delays.base_delay_s == pytest.approx(base)
+    told = base + queue_s if queue_s < QUEUED_MAX_S else base
+    assert delays._last_delay == pytest.approx(told, abs=1e-3)
 
 
 def test_what_the_old_keys_have_under_way_is_lost_when_later_data_came() -> None:
