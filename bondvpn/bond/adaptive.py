@@ -19,6 +19,7 @@ from math import inf
 from typing import Generic
 
 from bondvpn.bond.aim import QUEUE_AIM_S
+from bondvpn.bond.aqm import QueueLimits
 from bondvpn.bond.capacity import Phase
 from bondvpn.bond.delivery import DATAGRAM_BYTES
 from bondvpn.bond.equaliser import SPREAD_MAX_S, SPREAD_MIN_S
@@ -31,6 +32,7 @@ QUEUE_FULL = 0.5  # of the queue's limit: from here on a worse tier helps
 # The queue must exceed what the faster lines bring in a slow one's delay, or that one gets no chunk; only
 # 40 ms on top of it cost cubic 3 % (design.md, 5). What is known at first is too little.
 QUEUE_S = 0.1
+QUEUE_TRIPS = 0.4  # of the longest line: of what is under way cubic takes back 0.3 (RFC 9438)
 ORDER_S = 0.001  # the order by arrival and the paces hold so long: reports change them, each 2 to 10 ms
 QUEUED_S = 0.1  # what waits for its pace rather goes by a line without a queue that is so much slower
 BURST_S = 0.002  # of the pace; on a slow line a datagram
@@ -39,8 +41,8 @@ BURST_MIN_S = 0.001  # timers fire so late
 # two lines of 50 Mbit/s takes 4 to 8 % more CPU (3 runs in turns on a slow host).
 BURST_AIM = 0.6
 BURST_AIM_SHALLOW = 1.0  # where the pace alone limits a line: what late wake-ups lose of it is lost
-QUEUE_STARTUP_S = 0.3
-QUEUE_STARTUP_TRIPS = 6  # of the longest line: in so many it doubles from 15 KB to 1 MB
+QUEUE_BURST_S = 0.3
+QUEUE_BURST_TRIPS = 6  # of the longest line: in so many it doubles from 15 KB to 1 MB
 QUEUE_STARTUP_BYTES = 200_000
 TEACH_BYTES = 4 * DATAGRAM_BYTES  # under way in all: less is no flow that doubles, and needs no long line
 # Of the window, what a run may exceed it by: each report frees a little, and a run of that little costs as
@@ -81,15 +83,18 @@ class Adaptive(Generic[L]):
         return [line for line in self.lines if line.tier == best]
 
     @property
-    def queue_bytes(self) -> float:
+    def queue_limits(self) -> QueueLimits:
         rate = sum(line.capacity.rate for line in self.lines)
+        longest = max((line.capacity.delays.base_rtt_s for line in self.lines), default=0.0)
+        burst = rate * max(QUEUE_BURST_S, QUEUE_BURST_TRIPS * longest)
         if any(line.capacity.young for line in self.lines):
-            longest = max(line.capacity.delays.base_rtt_s for line in self.lines)
-            return max(rate * max(QUEUE_STARTUP_S, QUEUE_STARTUP_TRIPS * longest), QUEUE_STARTUP_BYTES)
+            burst = max(burst, QUEUE_STARTUP_BYTES)
+            return QueueLimits(burst, burst, rate, longest)
         arrivals = self._arrivals([line.capacity.delays.queue_s for line in self.lines])
         last = max(arrivals, default=0.0)
         ahead = sum(line.capacity.rate * (last - at) for line, at in zip(self.lines, arrivals, strict=True))
-        return rate * QUEUE_S + ahead
+        standing = rate * max(QUEUE_S, QUEUE_TRIPS * longest) + ahead
+        return QueueLimits(standing, max(burst, standing), rate, longest)
 
     def next(self, now: float, waiting: int, limit: int) -> Choice[L] | None:
         self._asked_at = now

@@ -2,6 +2,7 @@
 
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
+from bondvpn.bond.aqm import QueueLimits
 from bondvpn.bond.capacity import Capacity
 from bondvpn.bond.pacer import Pacer
 
@@ -62,7 +63,7 @@ class Scheduler(Protocol[L]):
         """The lines whose delays the other end should equalise: bulk is spread over them."""
 
     @property
-    def queue_bytes(self) -> float:
+    def queue_limits(self) -> QueueLimits:
         """How much should wait for the lines before no more is taken."""
 
     def next(self, now: float, waiting: int, limit: int) -> Choice[L] | None:

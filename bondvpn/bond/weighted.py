@@ -9,6 +9,7 @@ a speed is bounded by what is under way on it.
 from math import inf
 from typing import Generic
 
+from bondvpn.bond.aqm import QueueLimits
 from bondvpn.bond.capacity import SOCKET_BYTES
 from bondvpn.bond.line import EXPRESS_DEBT_S, RUN_BYTES, TURN_S, Choice, L, Line
 
@@ -50,9 +51,9 @@ class Weighted(Generic[L]):
         return self.lines
 
     @property
-    def queue_bytes(self) -> float:
-        rate_bps = self.rate_bps
-        return inf if rate_bps is None else rate_bps / 8 * QUEUE_S
+    def queue_limits(self) -> QueueLimits:
+        rate = inf if self.rate_bps is None else self.rate_bps / 8
+        return QueueLimits(rate * QUEUE_S, rate * QUEUE_S, rate, 0.0)
 
     def next(self, now: float, waiting: int, limit: int) -> Choice[L] | None:
         best = min(self.lines, key=lambda line: line.served_s, default=None)

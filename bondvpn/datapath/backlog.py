@@ -8,6 +8,7 @@ else: all that came after it is held at the receiver.
 from collections import deque
 from typing import Any
 
+from bondvpn.bond.aqm import FlowQueue
 from bondvpn.bond.flight import Piece
 from bondvpn.datapath.slab import ChunkSlab, Extent, run_chunks
 from bondvpn.wire import delta
@@ -20,7 +21,7 @@ KEPT_EACH = 8  # told heads: a chunk that never comes costs the frames up to the
 class OutStream:
     """One stream's chunks that wait for a line."""
 
-    __slots__ = ("_kept", "_told", "number", "numbered", "open", "queue", "sequence", "waiting")
+    __slots__ = ("_kept", "_told", "aqm", "number", "numbered", "open", "queue", "sequence", "waiting")
 
     def __init__(self, number: int, numbered: "OutStream | None" = None) -> None:
         """`numbered`: the stream whose sequence numbers this one shares."""
@@ -30,6 +31,7 @@ class OutStream:
         self.queue: deque[Extent] = deque()
         self.open = False  # whether the last chunk still takes bytes
         self.waiting = 0  # bytes in the queue
+        self.aqm = FlowQueue()
         self._kept = delta.ZERO
         self._told = 0  # heads
 

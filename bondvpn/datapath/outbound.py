@@ -13,6 +13,7 @@ from math import inf
 from struct import Struct
 from typing import Any
 
+from bondvpn.bond.aqm import QueueLimits
 from bondvpn.bond.classify import ACKS, EXPRESS, EXPRESS_MAX_BYTES, classify
 from bondvpn.bond.flight import Piece
 from bondvpn.bond.flows import Flows
@@ -44,6 +45,7 @@ FRAME_MAX_BYTES = 65_535  # a record's length is 16 bits; gso_max_size keeps the
 QUEUE_MIN_BYTES = 24_000  # 16 full packets: 200 ms at 1 Mbit/s
 QUEUE_EXCESS = 2  # times its limit, whatever a stream's share
 QUEUE_MAX_BYTES = SLOTS // 2 * CHUNK_MAX_BYTES
+QUEUE_BURST_MAX_BYTES = SLOTS_MAX // 2 * CHUNK_MAX_BYTES  # the rest is for what is under way
 # A stream's quantum while others wait: so many, and on a fast line what it carries in QUANTUM_S. Each is a
 # send and a receive call of its own: 8 flows of 1.6 Gbit/s took 8.5 CPU seconds per GB by eights, not 5.
 TURN_CHUNKS = 8
@@ -69,7 +71,9 @@ class Outbound:
         self._sparse = SparseFlows()
         self._train = Train(tap, self._overflow)
         self._small = False
+        self._limits = QueueLimits(QUEUE_MAX_BYTES, QUEUE_MAX_BYTES, inf, 0.0)
         self.queue_limit = QUEUE_MAX_BYTES
+        """Bytes that may wait for longer than a burst."""
         self.frames = 0
         self.bytes = 0
         self.restart()
@@ -94,10 +98,15 @@ class Outbound:
         self._run_bytes = (run_chunks(capacity) - 2) * capacity
         self._slots_needed = -(-(FRAME_MAX_BYTES + RECORD_LENGTH_LEN + 32) // capacity)
 
-    def set_queue_limit(self, nbytes: float) -> None:
+    def set_queue_limits(self, limits: QueueLimits) -> None:
         """How much may wait here before frames are dropped, those beyond their stream's share."""
-        self.queue_limit = int(max(min(nbytes, QUEUE_MAX_BYTES), QUEUE_MIN_BYTES))
-        self._packer.sparing = nbytes < QUEUE_MAX_BYTES  # below 230 Mbit/s
+        standing = max(min(limits.standing, QUEUE_MAX_BYTES), QUEUE_MIN_BYTES)
+        burst = standing
+        if limits.burst > limits.standing:
+            burst = max(min(limits.burst, QUEUE_BURST_MAX_BYTES), standing)
+        self.queue_limit = int(standing)
+        self._limits = limits._replace(standing=standing, burst=burst, rate=max(limits.rate, 1.0))
+        self._packer.sparing = limits.standing < QUEUE_MAX_BYTES  # below 230 Mbit/s
 
     @property
     def queued(self) -> int:
@@ -227,18 +236,26 @@ class Outbound:
             packer.pack(packer.express, record)
             return
         stream = packer.streams[self._flows.stream(flow, self._now)]
-        if self.queued >= self.queue_limit and self._beyond_share(stream):
+        if packer.queued < self.queue_limit:
+            stream.aqm.short_at = self._now
+        elif self._too_long(stream):
             self._drops.count(Drop.QUEUE)
             return
         if record <= self._slab.capacity:
             self._train.note(row[RECORD_LENGTH_LEN:], length, stream)
         packer.pack(stream, record)
 
-    def _beyond_share(self, stream: OutStream) -> bool:
-        """The queue is full: whether a frame of this stream is to be dropped. Who has less than a fair share
-        of it in there may still add to it (as FQ-CoDel drops from the longest queue, RFC 8290)."""
+    def _too_long(self, stream: OutStream) -> bool:
+        """More waits than may for long: whether a frame of this stream is to be dropped. Who has less than a
+        fair share of it in there may still add to it (as FQ-CoDel drops from the longest queue, RFC 8290)."""
+        limits, queued, now = self._limits, self._packer.queued, self._now
         share = self.queue_limit // max(len(self._packer.turns), 1)
-        return stream.waiting >= share or self.queued >= QUEUE_EXCESS * self.queue_limit
+        if stream.waiting < share and queued < QUEUE_EXCESS * self.queue_limit:
+            stream.aqm.short_at = now
+            return False
+        return queued >= limits.burst or stream.aqm.drops(
+            stream.waiting, queued / limits.rate, limits.trip_s, now
+        )
 
     # -- 4. dispatch ----------------------------------------------------------------------------
     def dispatch(self, now: float) -> None:

@@ -10,10 +10,11 @@ from bondvpn.bond.adaptive import (
     BURST_S,
     EXCESS,
     ORDER_S,
+    QUEUE_BURST_S,
+    QUEUE_BURST_TRIPS,
     QUEUE_FULL,
     QUEUE_S,
     QUEUE_STARTUP_BYTES,
-    QUEUE_STARTUP_TRIPS,
     RESEND_WINDOW,
     TEACH_BYTES,
 )
@@ -292,9 +293,9 @@ def test_the_queue_reaches_beyond_what_the_fast_lines_bring_in_the_slow_ones_del
     fast, slow = FigureLine(6_000_000, 0.010), FigureLine(500_000, 0.200)
     scheduler = adaptive(fast, slow)
     ahead = fast.rate * (slow.arrival - fast.arrival)
-    assert scheduler.queue_bytes == pytest.approx(ahead + QUEUE_S * (fast.rate + slow.rate))
+    assert scheduler.queue_limits.standing == pytest.approx(ahead + QUEUE_S * (fast.rate + slow.rate))
     fast.blocked = True
-    assert scheduler.next(NOW, int(scheduler.queue_bytes), LIMIT) is not None
+    assert scheduler.next(NOW, int(scheduler.queue_limits.standing), LIMIT) is not None
     assert scheduler.rate_bps == (fast.rate + slow.rate) * 8
     assert scheduler.configured_bps is None
 
@@ -302,7 +303,7 @@ def test_the_queue_reaches_beyond_what_the_fast_lines_bring_in_the_slow_ones_del
 def test_what_is_known_at_first_is_too_little_for_a_queue() -> None:
     line = FigureLine(10_000)
     line.capacity.phase = Phase.STARTUP
-    assert adaptive(line, FigureLine(10_000)).queue_bytes == QUEUE_STARTUP_BYTES
+    assert adaptive(line, FigureLine(10_000)).queue_limits.standing == QUEUE_STARTUP_BYTES
 
 
 def test_a_long_line_of_which_nothing_is_known_has_time_to_double_before_the_queue_is_full() -> None:
@@ -310,19 +311,30 @@ def test_a_long_line_of_which_nothing_is_known_has_time_to_double_before_the_que
     for line in lines:
         line.capacity.delays._base_rtt.add(2 * (line.delay_s or 0.0), NOW)
     scheduler = adaptive(*lines)
-    known = scheduler.queue_bytes
+    known = scheduler.queue_limits.standing
     lines[1].capacity.phase = Phase.STARTUP
-    assert scheduler.queue_bytes == pytest.approx(2e6 * QUEUE_STARTUP_TRIPS * 0.3)
-    assert scheduler.queue_bytes > 4 * known
+    assert scheduler.queue_limits.standing == pytest.approx(2e6 * QUEUE_BURST_TRIPS * 0.3)
+    assert scheduler.queue_limits.standing > 4 * known
+
+
+@pytest.mark.parametrize("trip_s", [0.040, 0.400])
+def test_the_queue_holds_what_cubic_takes_back_and_for_a_while_what_it_begins_with(trip_s: float) -> None:
+    lines = [FigureLine(1e6, trip_s / 2), FigureLine(1e6, trip_s / 2)]
+    for line in lines:
+        line.capacity.delays._base_rtt.add(trip_s, NOW)
+    limits = adaptive(*lines).queue_limits
+    assert limits.standing == pytest.approx(2e6 * max(QUEUE_S, 0.4 * trip_s))
+    assert limits.burst == pytest.approx(2e6 * max(QUEUE_BURST_S, QUEUE_BURST_TRIPS * trip_s))
+    assert (limits.rate, limits.trip_s) == (2e6, trip_s)
 
 
 def test_the_queue_is_not_cut_before_what_a_flow_began_with_has_left() -> None:
     """Bbr begins with twice what the lines hold, and a loss then costs it a round trip."""
     line = FigureLine(1e6)
     scheduler = adaptive(line, FigureLine(1e6))
-    known = scheduler.queue_bytes
+    known = scheduler.queue_limits.standing
     line.out_of_startup(YOUNG_S / 2)
-    assert scheduler.queue_bytes > 2 * known
+    assert scheduler.queue_limits.standing > 2 * known
 
 
 def test_bulk_is_spread_over_the_best_tier() -> None:

@@ -191,9 +191,10 @@ def test_the_sum_is_known_only_if_every_line_is() -> None:
 def test_the_queue_is_a_time_of_the_lines_sum() -> None:
     scheduler: Weighted[Line] = Weighted()
     scheduler.set_lines([Line(1_000_000), Line(2_000_000)])
-    assert scheduler.queue_bytes == 3_000_000 / 8 * QUEUE_S
+    assert scheduler.queue_limits.standing == 3_000_000 / 8 * QUEUE_S
+    assert scheduler.queue_limits.burst == scheduler.queue_limits.standing
     scheduler.set_lines([Line(1_000_000), Line(None)])
-    assert scheduler.queue_bytes == float("inf")
+    assert scheduler.queue_limits.standing == float("inf")
 
 
 def test_without_lines_nobody_is_named_and_nothing_is_due() -> None:

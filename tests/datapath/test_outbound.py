@@ -4,9 +4,10 @@ from itertools import pairwise
 
 import pytest
 from frames import TCP_OVERHEAD_BYTES, VIRTIO_BYTES, ack, datagram, flow_of, super_frame
-from tunnelends import Datagram, Receiver, Sender
+from tunnelends import Datagram, Receiver, Sender, queue_limits
 
 from bondvpn.bond.adaptive import Adaptive
+from bondvpn.bond.aqm import INTERVAL_S
 from bondvpn.datapath import LONE_S
 from bondvpn.datapath.backlog import KEPT_EACH
 from bondvpn.datapath.outbound import (
@@ -205,7 +206,7 @@ def test_a_run_is_no_longer_than_one_gso_call_takes() -> None:
 def test_what_comes_while_the_queue_is_at_its_limit_is_dropped_and_counted() -> None:
     """The TAP is read all the same: what is express must not wait behind what will be dropped."""
     sender = Sender()
-    sender.out.set_queue_limit(0)
+    sender.out.set_queue_limits(queue_limits(0))
     blocked(sender)
     sender.tap.frames.extend(super_frame(1, i * 60_000, 60_000, 1448) for i in range(20))
     for _ in range(5):
@@ -223,9 +224,29 @@ def test_what_comes_while_the_queue_is_at_its_limit_is_dropped_and_counted() -> 
     assert sender.out.queued == 0
 
 
+def test_a_burst_may_exceed_the_queues_limit_and_what_stands_loses_single_frames() -> None:
+    sender = Sender()
+    sender.out.set_queue_limits(queue_limits(200_000, 2_000_000))
+    sender.out.on_readable(sender.now)
+    blocked(sender)
+    sender.tap.frames.extend(super_frame(1, i * 60_000, 60_000, 1448) for i in range(10))
+    sender.out.on_readable(sender.now)
+    assert sender.out.full
+    assert 600_000 < sender.out.queued < 700_000
+    assert sender.drops.as_dict() == {}
+    sender.tap.frames.extend(super_frame(1, i * 60_000, 60_000, 1448) for i in range(10, 14))
+    sender.out.on_readable(sender.now + 1.01 * INTERVAL_S)
+    assert sender.drops.as_dict() == {"queue": 1}
+    assert 700_000 < sender.out.queued < 850_000
+    for _ in range(4):
+        sender.tap.frames.extend(super_frame(1, i * 60_000, 60_000, 1448) for i in range(10))
+        sender.out.on_readable(sender.now + 1.01 * INTERVAL_S)
+    assert 2_000_000 <= sender.out.queued <= 2_000_000 + 65_535
+
+
 def test_a_full_queue_still_takes_what_has_less_than_its_share() -> None:
     sender = Sender()
-    sender.out.set_queue_limit(200_000)
+    sender.out.set_queue_limits(queue_limits(200_000))
     blocked(sender)
     greedy, modest = super_frame(1, 0, 10_000, 1448), super_frame(2, 0, 10_000, 1448)
     assert flow_of(greedy) != flow_of(modest)
@@ -246,7 +267,7 @@ def test_a_full_queue_still_takes_what_has_less_than_its_share() -> None:
 def test_however_many_streams_wait_the_queue_has_an_end() -> None:
     """Each may have its share and a frame more; the sum is bounded."""
     sender = Sender()
-    sender.out.set_queue_limit(0)
+    sender.out.set_queue_limits(queue_limits(0))
     blocked(sender)
     sender.tap.frames.extend(super_frame(flow, 0, 20_000, 1448) for flow in range(60))
     for _ in range(10):
@@ -303,14 +324,14 @@ def test_slots_of_what_nobody_reported_are_used_again() -> None:
     [
         (float("inf"), QUEUE_MAX_BYTES),
         (0, QUEUE_MIN_BYTES),
-        (750_000.7, 750_000),
+        (750_000.0, 750_000),
         (1e12, QUEUE_MAX_BYTES),
     ],
 )
 def test_the_queue_is_as_long_as_the_scheduler_wants_within_bounds(wanted: float, limit: int) -> None:
     sender = Sender()
-    sender.out.set_queue_limit(wanted)
-    assert sender.out.queue_limit == limit
+    sender.out.set_queue_limits(queue_limits(wanted))
+    assert sender.out.queue_limit == sender.out._limits.burst == limit
 
 
 def test_what_nobody_carries_is_dropped_and_counted() -> None:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from bondvpn.bond.aqm import QueueLimits
 from bondvpn.bond.equaliser import Equaliser
 from bondvpn.bond.sparse import SparseFlows
 from bondvpn.bond.weighted import Weighted
@@ -30,6 +31,11 @@ class Datagram(NamedTuple):
 
     data: bytes
     address: Any
+
+
+def queue_limits(standing: float, burst: float = 0.0) -> QueueLimits:
+    """At 10 MB a second, lines without delay."""
+    return QueueLimits(standing, max(standing, burst), 10e6, 0.0)
 
 
 class FakeTap:
@@ -238,7 +244,7 @@ class Sender:
         self.scheduler.set_lines(self.links)
         self.out = Outbound(self.tap, self.scheduler, SealSlab(), self.drops)
         if rate_bps is not None:  # slow lines spare bytes
-            self.out.set_queue_limit(QUEUE_MAX_BYTES - 1)
+            self.out.set_queue_limits(queue_limits(QUEUE_MAX_BYTES - 1))
         if not sparse:
             self.out._sparse = NoSparseFlows()
         self.now = 100.0
