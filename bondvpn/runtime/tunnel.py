@@ -290,7 +290,7 @@ class Tunnel:
 
     def reported(self, session: Session, now: float) -> None:
         if session is self.session:
-            self._out.set_queue_limits(self._scheduler.queue_limits)
+            self._out.set_queue_limits(self._scheduler.queue_limits, now)
             self._out.dispatch(now)
             self._after_dispatch(now)
 
@@ -335,7 +335,7 @@ class Tunnel:
             if capacity != self._capacity:
                 self._capacity = capacity
                 self._out.set_capacity(capacity)
-            self._out.set_queue_limits(self._scheduler.queue_limits)
+            self._out.set_queue_limits(self._scheduler.queue_limits, now)
             self._fit_tap()
         self._out.dispatch(now)
         self._after_dispatch(now)

@@ -18,6 +18,7 @@ from bondvpn.datapath.outbound import (
     READS_PER_WAKEUP,
     SLOTS,
     SLOTS_MAX,
+    SLOWER_S,
     SMALL_READS_PER_WAKEUP,
     TURN_CHUNKS,
 )
@@ -206,7 +207,7 @@ def test_a_run_is_no_longer_than_one_gso_call_takes() -> None:
 def test_what_comes_while_the_queue_is_at_its_limit_is_dropped_and_counted() -> None:
     """The TAP is read all the same: what is express must not wait behind what will be dropped."""
     sender = Sender()
-    sender.out.set_queue_limits(queue_limits(0))
+    sender.out.set_queue_limits(queue_limits(0), sender.now)
     blocked(sender)
     sender.tap.frames.extend(super_frame(1, i * 60_000, 60_000, 1448) for i in range(20))
     for _ in range(5):
@@ -226,7 +227,7 @@ def test_what_comes_while_the_queue_is_at_its_limit_is_dropped_and_counted() -> 
 
 def test_a_burst_may_exceed_the_queues_limit_and_what_stands_loses_single_frames() -> None:
     sender = Sender()
-    sender.out.set_queue_limits(queue_limits(200_000, 2_000_000))
+    sender.out.set_queue_limits(queue_limits(200_000, 2_000_000), sender.now)
     sender.out.on_readable(sender.now)
     blocked(sender)
     sender.tap.frames.extend(super_frame(1, i * 60_000, 60_000, 1448) for i in range(10))
@@ -244,9 +245,34 @@ def test_a_burst_may_exceed_the_queues_limit_and_what_stands_loses_single_frames
     assert 2_000_000 <= sender.out.queued <= 2_000_000 + 65_535
 
 
+def test_as_the_lines_become_slower_no_burst_may_exceed_the_limit_for_a_while() -> None:
+    sender = Sender()
+    blocked(sender)
+
+    def offer(standing: int, rate: float) -> int:
+        """Bytes that wait when ten times the limit was offered; then they leave."""
+        sender.out.set_queue_limits(queue_limits(standing, 5 * standing, rate), sender.now)
+        sender.tap.frames.extend(super_frame(1, i * 40_000, 40_000, 1448) for i in range(standing // 4_000))
+        while sender.tap.frames:
+            sender.out.on_readable(sender.now)
+        waiting = sender.out.queued
+        blocked(sender, False)
+        sender.out.dispatch(sender.now)
+        blocked(sender)
+        return waiting
+
+    assert offer(200_000, 4e6) > 900_000
+    sender.now += 10
+    assert 100_000 <= offer(100_000, 2e6) <= 100_000 + 65_535
+    sender.now += 0.99 * SLOWER_S
+    assert 100_000 <= offer(100_000, 2e6) <= 100_000 + 65_535
+    sender.now += 0.02 * SLOWER_S
+    assert offer(100_000, 0.8 * 2e6) > 450_000
+
+
 def test_a_full_queue_still_takes_what_has_less_than_its_share() -> None:
     sender = Sender()
-    sender.out.set_queue_limits(queue_limits(200_000))
+    sender.out.set_queue_limits(queue_limits(200_000), sender.now)
     blocked(sender)
     greedy, modest = super_frame(1, 0, 10_000, 1448), super_frame(2, 0, 10_000, 1448)
     assert flow_of(greedy) != flow_of(modest)
@@ -267,7 +293,7 @@ def test_a_full_queue_still_takes_what_has_less_than_its_share() -> None:
 def test_however_many_streams_wait_the_queue_has_an_end() -> None:
     """Each may have its share and a frame more; the sum is bounded."""
     sender = Sender()
-    sender.out.set_queue_limits(queue_limits(0))
+    sender.out.set_queue_limits(queue_limits(0), sender.now)
     blocked(sender)
     sender.tap.frames.extend(super_frame(flow, 0, 20_000, 1448) for flow in range(60))
     for _ in range(10):
@@ -330,7 +356,7 @@ def test_slots_of_what_nobody_reported_are_used_again() -> None:
 )
 def test_the_queue_is_as_long_as_the_scheduler_wants_within_bounds(wanted: float, limit: int) -> None:
     sender = Sender()
-    sender.out.set_queue_limits(queue_limits(wanted))
+    sender.out.set_queue_limits(queue_limits(wanted), sender.now)
     assert sender.out.queue_limit == limit
     assert int(sender.out._limits.burst) == limit
 

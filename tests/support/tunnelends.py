@@ -33,9 +33,9 @@ class Datagram(NamedTuple):
     address: Any
 
 
-def queue_limits(standing: float, burst: float = 0.0) -> QueueLimits:
-    """At 10 MB a second, lines without delay."""
-    return QueueLimits(standing, max(standing, burst), 10e6, 0.0)
+def queue_limits(standing: float, burst: float = 0.0, rate: float = 10e6) -> QueueLimits:
+    """At `rate` bytes a second, lines without delay."""
+    return QueueLimits(standing, max(standing, burst), rate, 0.0)
 
 
 class FakeTap:
@@ -229,6 +229,7 @@ class Sender:
     ) -> None:
         """`sparse`: whether flows of UDP that send little go express, as they do outside of tests; without
         it `frames.flow_of` tells each frame's class."""
+        self.now = 100.0
         self.drops = Drops()
         self.tap = FakeTap()
         self.socket = CaptureSocket(ipv6=ipv6)
@@ -244,10 +245,9 @@ class Sender:
         self.scheduler.set_lines(self.links)
         self.out = Outbound(self.tap, self.scheduler, SealSlab(), self.drops)
         if rate_bps is not None:  # slow lines spare bytes
-            self.out.set_queue_limits(queue_limits(QUEUE_MAX_BYTES - 1))
+            self.out.set_queue_limits(queue_limits(QUEUE_MAX_BYTES - 1), self.now)
         if not sparse:
             self.out._sparse = NoSparseFlows()
-        self.now = 100.0
         self.out._read_at = self.now
 
     def send(self, frames: Iterable[bytes], *, within_s: float = 600.0) -> list[list[Datagram]]:
