@@ -230,6 +230,7 @@ class Session:
         challenge = wire.PathChallenge(
             link.challenge,
             link.receive_rate_bps,
+            link.send_rate_bps,
             link.interface_mtu,
             link.tier,
             link.name if self.initiator else "",
@@ -301,9 +302,10 @@ class Session:
         self._send(link, wire.emit_response(challenge.token), now)
 
     def _learn(self, link: Link, challenge: wire.PathChallenge, path: Path, now: float) -> None:
-        """What the client says of its link: its name, the rate it can receive, its MTU."""
+        """What the client says of its link: its name, the rates it can receive and send, its MTU."""
         link.name = challenge.name or link.name
         link.tier = challenge.tier
+        link.receive_rate_bps = challenge.send_rate
         if challenge.rate != link.send_rate_bps:
             link.set_send_rate(challenge.rate)
             if link.active:

@@ -56,7 +56,7 @@ NAME_MAX: Final = 32  # bytes of UTF-8
 TOKEN_LEN: Final = 8
 
 _PROBE = struct.Struct(">BIHHB")
-_CHALLENGE = struct.Struct(">B8sQHBB")
+_CHALLENGE = struct.Struct(">B8sQQHBB")
 _RESPONSE = struct.Struct(">B8s")
 _CLOSE = struct.Struct(">BB")
 
@@ -81,13 +81,14 @@ class Probe(NamedTuple):
 class PathChallenge(NamedTuple):
     """Joins a link, or asks whether an endpoint is really there.
 
-    `rate` is what the sender of this message wants to receive at most by this link (bit/s, 0:
-    unknown), `mtu` its interface's MTU (bytes, 0: unknown), `tier` how late the link is to be used (0:
-    first), `name` what its admin calls it.
+    `rate` is what the sender of this message wants to receive at most by this link and `send_rate` what
+    it will send (bit/s, 0: unknown), `mtu` its interface's MTU (bytes, 0: unknown), `tier` how late the
+    link is to be used (0: first), `name` what its admin calls it.
     """
 
     token: bytes
     rate: int
+    send_rate: int
     mtu: int
     tier: int
     name: str
@@ -105,12 +106,12 @@ def parse_challenge(sealed: bytes) -> PathChallenge | None:
     """PATH_CHALLENGE; None if malformed."""
     if len(sealed) < _CHALLENGE.size:
         return None
-    _, token, rate, mtu, tier, length = _CHALLENGE.unpack_from(sealed)
+    _, token, rate, send_rate, mtu, tier, length = _CHALLENGE.unpack_from(sealed)
     name = sealed[_CHALLENGE.size : _CHALLENGE.size + length]
     if length > NAME_MAX or len(name) < length:
         return None
     try:
-        return PathChallenge(token, rate, mtu, tier, name.decode())
+        return PathChallenge(token, rate, send_rate, mtu, tier, name.decode())
     except UnicodeDecodeError:
         return None
 
@@ -155,7 +156,7 @@ def emit_probe_reply(probe: Probe) -> bytes:
 def emit_challenge(challenge: PathChallenge) -> bytes:
     """PATH_CHALLENGE; the name must fit in NAME_MAX bytes."""
     name = challenge.name.encode()
-    return _CHALLENGE.pack(PATH_CHALLENGE, *challenge[:4], len(name)) + name
+    return _CHALLENGE.pack(PATH_CHALLENGE, *challenge[:5], len(name)) + name
 
 
 def emit_response(token: bytes) -> bytes:

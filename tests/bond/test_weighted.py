@@ -146,6 +146,30 @@ def test_lines_that_stay_keep_their_accounts() -> None:
     assert third.served_s == max(served)
 
 
+def test_a_line_that_carries_more_besides_gets_less_bulk() -> None:
+    """Both end at the same served time, so neither waits for the other."""
+    first, second = Line(1_000_000), Line(1_000_000)
+    load = Load(first, second)
+    for _ in range(100):
+        first.pacer.spend(125)  # 1 % of it
+        first.served_s += 0.001
+        load.run(0.1)
+    assert first.carried + second.carried >= 0.99 * 10 * 2 * 125_000 - 100 * 125
+    assert first.carried / second.carried == pytest.approx(0.99, abs=0.005)
+
+
+def test_what_a_line_makes_up_for_is_bounded() -> None:
+    """After a night in which it carried all probes and reports."""
+    first, second = Line(1_000_000), Line(1_000_000)
+    load = Load(first, second)
+    load.run(1)
+    first.served_s += 600
+    load.run(1)
+    first.carried = second.carried = 0
+    load.run(1)
+    assert load.shares() == pytest.approx([0.5, 0.5], rel=0.05)
+
+
 def test_unlimited_lines_share_evenly_and_never_wait() -> None:
     load = Load(Line(None), Line(None))
     for _ in range(100):

@@ -111,8 +111,9 @@ def test_the_server_learns_name_rate_and_mtu_of_each_link() -> None:
     world.wait(world.all_active, 5)
     assert [server.link(i).name for i in (0, 1)] == ["line0", "line1"]
     assert [server.link(i).send_rate_bps for i in (0, 1)] == [16_000_000, 30_000_000]
+    assert [server.link(i).receive_rate_bps for i in (0, 1)] == [16_000_000, 30_000_000]
     assert [server.link(i).interface_mtu for i in (0, 1)] == [1500, 1492]
-    assert [server.link(i).rate_bps for i in (0, 1)] == [15_840_000, 29_700_000]  # paced 1 % below
+    assert [server.link(i).rate_bps for i in (0, 1)] == [15_920_000, 29_850_000]  # paced 0.5 % below
 
 
 # -- who is let in ----------------------------------------------------------------------------------

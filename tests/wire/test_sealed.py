@@ -22,8 +22,9 @@ def test_literals() -> None:
     probe = Probe(0x01020304, 0x05DC, 0x0607, 1)
     assert sealed.emit_probe(probe) == bytes.fromhex("03 01020304 05dc 0607 01")
     assert sealed.emit_probe_reply(probe) == bytes.fromhex("04 01020304 05dc 0607 01")
-    assert sealed.emit_challenge(PathChallenge(TOKEN, 16_000_000, 1492, 2, "dsl")) == bytes.fromhex(
-        "05 0001020304050607 0000000000f42400 05d4 02 03 64736c"
+    challenge = PathChallenge(TOKEN, 16_000_000, 1_000_000, 1492, 2, "dsl")
+    assert sealed.emit_challenge(challenge) == bytes.fromhex(
+        "05 0001020304050607 0000000000f42400 00000000000f4240 05d4 02 03 64736c"
     )
     assert sealed.emit_response(TOKEN) == bytes.fromhex("06 0001020304050607")
     assert sealed.emit_close() == bytes.fromhex("07 00")
@@ -66,13 +67,15 @@ def test_a_probe_is_padded_to_its_length_and_read_again(
 
 @given(
     st.binary(min_size=8, max_size=8),
-    st.integers(0, 2**64 - 1),
+    st.tuples(*[st.integers(0, 2**64 - 1)] * 2),
     st.integers(0, 2**16 - 1),
     st.integers(0, 255),
     names,
 )
-def test_a_challenge_is_read_again(token: bytes, rate: int, mtu: int, tier: int, name: str) -> None:
-    challenge = PathChallenge(token, rate, mtu, tier, name)
+def test_a_challenge_is_read_again(
+    token: bytes, rates: tuple[int, int], mtu: int, tier: int, name: str
+) -> None:
+    challenge = PathChallenge(token, *rates, mtu, tier, name)
     emitted = sealed.emit_challenge(challenge)
     assert sealed.parse_challenge(emitted) == challenge
     for end in range(len(emitted)):
@@ -93,7 +96,7 @@ def test_what_is_too_short_is_none(parse: Callable[[bytes], Any], least: int) ->
 
 @pytest.mark.parametrize("name", [b"\xff\xfe", b"\xc3", b"n" * 33])
 def test_a_name_that_is_no_utf8_or_too_long_is_none(name: bytes) -> None:
-    emitted = sealed.emit_challenge(PathChallenge(TOKEN, 0, 0, 0, ""))[:-1] + bytes((len(name),)) + name
+    emitted = sealed.emit_challenge(PathChallenge(TOKEN, 0, 0, 0, 0, ""))[:-1] + bytes((len(name),)) + name
     assert sealed.parse_challenge(emitted) is None
 
 
