@@ -1,4 +1,4 @@
-"""Measure scenarios that were not measured of this program, then write what all of them say.
+"""Measure scenarios that were not measured of this program, then write what they say, each set at one commit.
 
     python -m bench.matrix [--set NAME ...] [--only SCENARIO ...] [--limit N] [--seconds S]
     python -m bench.matrix --list | --report
@@ -49,9 +49,9 @@ def main() -> int:
             parser.error("needs root, for network namespaces")
         for name, scenario in _left(wanted, arguments, facts["commit"], facts["dirty"]):
             failed += _measure(name, scenario, arguments, facts)
-    latest = store.latest()
-    outcome = report.outcome(latest)
-    facts |= store.measured_at(latest.values())
+    found, left_out = store.latest()
+    outcome = report.outcome(found, left_out)
+    facts |= store.measured_at(found.values())
     if not arguments.no_record:
         write(report.bench(outcome), outcome, facts)
     print(markdown(outcome, facts))

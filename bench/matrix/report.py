@@ -1,7 +1,8 @@
 """What the scenarios say together: a table by set, bounds, and the ECDF of the aggregation benefit."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 
 from bench import plot
 from bench.matrix.scenarios import BEST_SHARE, SETS, Bounds
@@ -11,11 +12,12 @@ from bench.sums import CONGESTIONS
 
 DRAWN = ("low", "low-loss", "high", "high-loss")
 WORST_SHOWN = 10
+COMMIT_DIGITS = 7
 HEAD = (
-    "| set | flow | scenarios | G/Σ, median (worst) | of plain TCP's sum, median | EAB, median | EAB > 0 "
-    f"| G ≥ {BEST_SHARE:g} × best line | the two over plain TCP | to 90 %, median "
+    "| set | flow | scenarios | commit | G/Σ, median (worst) | of plain TCP's sum, median | EAB, median "
+    f"| EAB > 0 | G ≥ {BEST_SHARE:g} × best line | the two over plain TCP | to 90 %, median "
     "| probe p99 above RTT, median | CPU, share of a core |\n"
-    "|---|---|---|---|---|---|---|---|---|---|---|---|"
+    "|---|---|---|---|---|---|---|---|---|---|---|---|---|"
 )
 METHOD = (
     "Two lines, also three and four, from a space-filling design (WSP from a Latin hypercube, seeded) over "
@@ -26,12 +28,13 @@ METHOD = (
     "Goodput G without the first 40 %; Σ, EAB and the best line over what the lines are worth with their "
     "loss taken away, and once more over what the plain flows had: more than the best, and "
     f"{BEST_SHARE:g} of it. "
-    "`python -m bench.matrix` resumes."
+    "A set's rows are of one commit, that of its newest record. `python -m bench.matrix` resumes."
 )
 
 
-def outcome(found: Mapping[str, Record]) -> Outcome:
-    """Table, bounds, plot and the worst scenarios; `found` by the scenario's name."""
+def outcome(found: Mapping[str, Record], left_out: Collection[Record] = ()) -> Outcome:
+    """Table, bounds, plot and the worst scenarios of `found`, by the scenario's name and each set at one
+    commit; a note counts the scenarios `left_out`, which were measured at others."""
     made = Outcome()
     rows = [HEAD]
     curves = {}
@@ -60,7 +63,7 @@ def outcome(found: Mapping[str, Record]) -> Outcome:
             x_max=1.2,
             y_max=1.0,
         )
-    made.notes = _worst(found)
+    made.notes = _left_out(left_out) + _worst(found)
     return made
 
 
@@ -90,6 +93,7 @@ def _row(name: str, congestion: str, records: Sequence[Record]) -> str:
         name,
         congestion,
         str(len(results)),
+        records[0]["commit"][:COMMIT_DIGITS],
         f"**{statistics.median(shares):.3f}** ({min(shares):.2f})",
         f"{statistics.median(plain):.2f}" if plain else "",
         f"{statistics.median(result['benefit'] for result in results):.3f}",
@@ -115,6 +119,15 @@ def _hold(made: Outcome, name: str, bounds: Bounds, results: Sequence[Record]) -
     for words, at_least, key, least in held:
         figure = made.figure(f"{name}: scenarios with {words}", "share", at_least=at_least)
         figure.add(_in([result[key] >= least for result in results]))
+
+
+def _left_out(records: Collection[Record]) -> list[str]:
+    """How many scenarios by set and commit, in one note; none where nothing was left out."""
+    counts = Counter((record["set"], record["commit"][:COMMIT_DIGITS]) for record in records)
+    if not counts:
+        return []
+    words = ", ".join(f"{count} of {name} at {commit}" for (name, commit), count in counts.items())
+    return [f"scenarios left out, last measured at other commits: {words}"]
 
 
 def _worst(found: Mapping[str, Record]) -> list[str]:

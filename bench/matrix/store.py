@@ -26,9 +26,14 @@ def records(path: Path = PATH) -> list[Record]:
     return list(_parsed(path)) if path.exists() else []
 
 
-def latest(path: Path = PATH) -> dict[str, Record]:
-    """The newest record of each scenario, by name."""
-    return {record["scenario"]: record for record in records(path)}
+def latest(path: Path = PATH) -> tuple[dict[str, Record], list[Record]]:
+    """By the scenario's name its newest record at its set's commit, which is that of the set's newest record;
+    and the newest records of the scenarios that have none there."""
+    by_time = sorted(records(path), key=lambda record: record["date"])
+    commits = {record["set"]: record["commit"] for record in by_time}
+    found = {record["scenario"]: record for record in by_time if record["commit"] == commits[record["set"]]}
+    newest = {record["scenario"]: record for record in by_time}
+    return found, [record for name, record in newest.items() if name not in found]
 
 
 def measured_at(found: Collection[Record]) -> dict[str, Any]:

@@ -1,12 +1,14 @@
 """The matrix: the design fills the space, scenarios stay in their ranges, what is done is not repeated."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from bench.matrix import __main__ as program
 from bench.matrix import report, store
 from bench.matrix.design import latin_hypercube, spread, wsp
 from bench.matrix.measure import figures, start_s
@@ -126,7 +128,20 @@ def test_the_start_ends_when_half_a_second_brought_ninety_percent() -> None:
 
 
 def record_of(name: str, commit: str = "abc", **more: Any) -> dict[str, Any]:
-    return {"scenario": name, "commit": commit, "dirty": False, "seconds": 8.0, "whole": True} | more
+    return {
+        "scenario": name,
+        "set": "low",
+        "commit": commit,
+        "dirty": False,
+        "date": at(0),
+        "seconds": 8.0,
+        "whole": True,
+    } | more
+
+
+def at(hour: int) -> str:
+    """When a run began, as records have it."""
+    return f"2026-11-28T{hour:02}:00:00+00:00"
 
 
 def test_what_this_commit_measured_cleanly_is_done(tmp_path: Path) -> None:
@@ -157,12 +172,79 @@ def test_a_line_cut_short_is_left_out_and_what_follows_it_is_not(tmp_path: Path)
     assert [record["scenario"] for record in store.records(path)] == ["one", "three"]
 
 
+def kept(path: Path, *records: dict[str, Any]) -> Path:
+    """A file with the records."""
+    for record in records:
+        store.append(record, path)
+    return path
+
+
+def commits_of(path: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """The commits of the latest and of the left out, by the scenario's name."""
+    found, left_out = store.latest(path)
+    return (
+        {name: record["commit"] for name, record in found.items()},
+        {record["scenario"]: record["commit"] for record in left_out},
+    )
+
+
 def test_the_newest_record_of_a_scenario_counts(tmp_path: Path) -> None:
     path = tmp_path / "matrix.jsonl"
-    assert store.latest(path) == {}
-    store.append(record_of("one", "old"), path)
-    store.append(record_of("one", "new"), path)
-    assert store.latest(path)["one"]["commit"] == "new"
+    assert store.latest(path) == ({}, [])
+    kept(path, record_of("one", seconds=3.0), record_of("one", seconds=8.0))  # of one run: the later line
+    assert store.latest(path)[0]["one"]["seconds"] == 8.0
+    kept(path, record_of("two", date=at(2), seconds=8.0), record_of("two", date=at(1), seconds=3.0))
+    assert store.latest(path)[0]["two"]["seconds"] == 8.0
+
+
+def test_a_set_is_of_the_commit_of_its_newest_record(tmp_path: Path) -> None:
+    path = kept(
+        tmp_path / "matrix.jsonl",
+        record_of("low-2-00", "new", date=at(2)),
+        record_of("low-2-00", "old", date=at(1)),
+        record_of("low-3-00", "older", date=at(0)),
+        record_of("low-3-00", "old", date=at(1)),
+        record_of("high-2-00", "old", date=at(1), set="high"),
+    )
+    assert commits_of(path) == ({"low-2-00": "new", "high-2-00": "old"}, {"low-3-00": "old"})
+
+
+def test_what_was_measured_at_the_sets_commit_before_another_was_tried_counts(tmp_path: Path) -> None:
+    path = kept(
+        tmp_path / "matrix.jsonl",
+        record_of("one", "this", date=at(0)),
+        record_of("one", "tried", date=at(1)),
+        record_of("two", "this", date=at(2)),
+    )
+    assert commits_of(path) == ({"one": "this", "two": "this"}, {})
+
+
+def test_a_scenario_that_failed_at_the_newest_commit_counts(tmp_path: Path) -> None:
+    path = kept(
+        tmp_path / "matrix.jsonl",
+        record_of("one", "old"),
+        record_of("one", "new", date=at(1), error="no echo"),
+    )
+    found, left_out = store.latest(path)
+    assert report.outcome(found, left_out).failed == ["one: no echo"]
+    assert left_out == []
+
+
+def test_the_program_says_of_which_commits_the_report_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = kept(
+        tmp_path / "matrix.jsonl",
+        measured("low-2-00", 0.98) | {"commit": "c97030516d96", "date": at(1)},
+        measured("low-3-00", 0.98) | {"commit": "8373821e1774", "dirty": True},
+    )
+    latest = store.latest(path)
+    monkeypatch.setattr(store, "latest", lambda: latest)
+    monkeypatch.setattr(sys, "argv", ["bench.matrix", "--report", "--no-record"])
+    assert program.main() == 0
+    printed = capsys.readouterr().out
+    assert "of low at 8373821" in printed
+    assert ", commit c97030516d96; " in printed
 
 
 def measured(
@@ -211,6 +293,24 @@ def test_the_report_shows_each_set_and_flow_and_draws_the_benefit() -> None:
     assert outcome.notes[0].startswith("among the worst: high-0")
 
 
+def test_the_report_names_the_commit_of_each_set_and_counts_what_it_leaves_out() -> None:
+    found = {
+        "low-0": measured("low-0", 0.98) | {"commit": "c97030516d96"},
+        "high-0": measured("high-0", 0.98, "high") | {"commit": "8373821e1774"},
+    }
+    left_out = [record_of(f"low-{i}", "8373821e1774") for i in range(1, 4)]
+    left_out.append(record_of("low-4", "3ea8fd8e98b5"))
+    outcome = report.outcome(found, left_out)
+    assert outcome.table is not None
+    rows = [row.split("|") for row in outcome.table.splitlines()]
+    assert {len(row) for row in rows} == {len(rows[0])}
+    assert [row[3:5] for row in rows[2:]] == [[" 1 ", " c970305 "]] * 2 + [[" 1 ", " 8373821 "]] * 2
+    assert outcome.notes[0] == (
+        "scenarios left out, last measured at other commits: 3 of low at 8373821, 1 of low at 3ea8fd8"
+    )
+    assert all(note.startswith("among the worst") for note in report.outcome(found).notes)
+
+
 def test_the_report_compares_with_plain_tcp_on_the_best_line() -> None:
     found = {
         "low-0": measured("low-0", 0.4, plain=(41e6, 9e6)),
@@ -219,5 +319,5 @@ def test_the_report_compares_with_plain_tcp_on_the_best_line() -> None:
     }
     table = report.outcome(found).table
     assert table is not None
-    assert table.splitlines()[2].split("|")[9] == " 50% 100% "
+    assert table.splitlines()[2].split("|")[10] == " 50% 100% "
     assert report.outcome({"low-2": found["low-2"]}).table is not None
