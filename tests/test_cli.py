@@ -227,6 +227,15 @@ def test_no_time_in_the_journals_lines(client_toml: Path) -> None:
     assert done.stderr.splitlines()[0] == "INFO bondvpn.test: bond0"
 
 
+def test_the_collector_leaves_alone_what_was_imported_for_good() -> None:
+    script = (
+        "import gc\nfrom bondvpn.cli import _imported_for_good\n"
+        "with _imported_for_good():\n    print(gc.isenabled())\n"
+        "print(gc.isenabled(), gc.get_freeze_count() > 0)"
+    )
+    assert _process(script).stdout.split() == ["False", "True", "True"]
+
+
 def test_genkey_imports_little() -> None:
     heavy = ("numpy", "pyroute2", "uvloop", "cryptography", "bondvpn.runtime")
     script = (
