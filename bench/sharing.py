@@ -11,7 +11,7 @@ from bench.flow import Flow
 from bench.messages import Messages
 from bench.probe import Probe
 from bench.record import Bench, Outcome
-from bench.sigma import jain, worths
+from bench.sigma import TCP_SHARE, jain, worths
 from bench.states import states
 from bench.sums import CONGESTIONS, THREE, Row, adaptive, changed, measure_rows
 from bondvpn.lab.shape import Line, twins
@@ -45,6 +45,7 @@ def competitor(outcome: Outcome, runs: int) -> None:
             f"{name}: the bond's share of line a", "share", at_least=KEEPS_MIN, at_most=KEEPS_MAX
         )
         other = outcome.figure(f"{name}: the bond's share of line b", "share", at_least=OTHER_LINE_MIN)
+        plain = outcome.figure(f"{name}: a plain {congestion}'s share in the bond's place", "share")
         with adaptive(twins(2, mbit=MBIT)) as (lab, tunnel):
             for _ in range(runs):
                 with (
@@ -58,6 +59,11 @@ def competitor(outcome: Outcome, runs: int) -> None:
                     after, took = _received_bytes(tunnel), time.monotonic() - began
                 for figure, line in ((keeps, "a"), (other, "b")):
                     figure.add((after[line] - before[line]) * 8 / took / (MBIT * 1e6))
+                with Flow(lab, lab.address("a"), congestion) as flow, Flow(lab, lab.address("a"), "cubic"):
+                    began = time.monotonic()
+                    time.sleep(OMIT_S + SECONDS)
+                    rate = flow.bits_per_second(began + OMIT_S, began + OMIT_S + SECONDS)
+                plain.add(rate / (MBIT * 1e6 * TCP_SHARE))
 
 
 def _received_bytes(tunnel: Tunnel) -> dict[str, int]:

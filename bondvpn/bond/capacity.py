@@ -139,7 +139,7 @@ class Capacity:
         """Bytes a second that may leave."""
         at_once = self.window / max(self.delays.srtt_s, 0.001)
         if self.phase is Phase.STARTUP:
-            return min(PACE_STARTUP * at_once, self.carries.cap)
+            return min(PACE_STARTUP * at_once, self.carries.cap, PACE_STARTUP * self._at_most)
         if self._bounded:
             return min(PACE * at_once, self.carries.cap)
         if self.shallow and not self._contended:
@@ -152,8 +152,14 @@ class Capacity:
 
     @property
     def known_rate(self) -> float:
-        """What the line carries; 0 while that is a guess: nothing has filled it yet."""
-        return self.rate if self.phase is not Phase.STARTUP or self.carries.cap != inf else 0.0
+        """What the line carries; 0 while that is a guess: nothing has filled it yet, and it is not thin."""
+        guessed = self.phase is Phase.STARTUP and self.carries.cap == inf and not self.told_thin
+        return 0.0 if guessed else self.rate
+
+    @property
+    def told_thin(self) -> bool:
+        """Whether probes say what it carries."""
+        return self._thin != inf
 
     @property
     def young(self) -> bool:
@@ -181,10 +187,11 @@ class Capacity:
         queue, since = self.delays.queue_s, now - self._told_of_at
         if not in_flight:
             return max(0.0, queue - since)
-        if self.phase is Phase.STARTUP:
-            return queue  # its rate is not known
+        rate = self.rate if self.phase is not Phase.STARTUP else self._at_most
+        if rate == inf:
+            return queue
         # Whether a line of which nothing is heard carries anything is not known either.
-        return max(0.0, queue + in_flight / self.rate - min(since, self.delays.srtt_s + self.report_s))
+        return max(0.0, queue + in_flight / rate - min(since, self.delays.srtt_s + self.report_s))
 
     def idle_queue(self, queue_s: float, now: float) -> None:
         """A probe's round trip says so. Of a line on which nothing is reported that is all there is to know:
@@ -223,6 +230,7 @@ class Capacity:
             return
         self._thin = rate
         base = self.delays.base_rtt_s
+        self.carries.guess(min(rate, WINDOW_START_BYTES / max(base, RTT_MIN_S)))
         self.window = min(max(rate * (base + self.queue_aim_s), WINDOW_MIN_BYTES), float(WINDOW_START_BYTES))
 
     def reports_moved(self, now: float) -> None:
@@ -261,6 +269,11 @@ class Capacity:
             self._round_came = self._round_lost = 0
 
     @property
+    def _at_most(self) -> float:
+        """What a line in STARTUP carries, by probes and by what has come; infinite: it is not thin."""
+        return max(self._thin, self.carries.largest(self._reported_at))
+
+    @property
     def _contended(self) -> bool:
         return self.phase is Phase.CONTENDED
 
@@ -274,6 +287,8 @@ class Capacity:
         if lately:
             self._aim.note(self.rate, now)
             self.carries.follow(lately, limited=now - self._limited_at < max(0.020, 2 * self.report_s))
+            if self.phase is Phase.STARTUP and self.told_thin:
+                self.carries.at_least(self._thin)  # it has not been filled yet
 
     def _note_loss(self, came: int, lost: int, now: float) -> None:
         sample = self.losses.sample(came, lost)

@@ -28,6 +28,10 @@ class LineRate:
         """The line may well carry so much."""
         self.mean = min(max(self.mean, rate), self.cap)
 
+    def guess(self, rate: float) -> None:
+        """Of a line that has carried nothing yet."""
+        self.mean = min(rate, self.cap)
+
     def arrived(self, frame_bytes: int, at_s: float, report_s: float) -> None:
         """So much came in all up to `at_s` by the receiver's clock, of which a report told; those come every
         `report_s`."""

@@ -178,9 +178,9 @@ class Link:
                 spacing = max(spacing, PROBE_FRAME_BYTES / (PROBE_SHARE * rate))
         self.liveness.busy_s = min(spacing, PROBE_THIN_S)
 
-    def long_probed(self, size: int, rtt_s: float) -> None:
-        """A path MTU probe of `size` bytes as an IP packet was answered after `rtt_s`."""
-        self.liveness.long_probes.answered(size + ETHERNET_LEN, rtt_s)
+    def long_probed(self, number: int, size: int, now: float) -> None:
+        """The path MTU probe of that id, `size` bytes as an IP packet, was answered."""
+        self.liveness.long_probes.answered(number, size + ETHERNET_LEN, now)
         self.short_probed()
 
     def short_probed(self) -> None:

@@ -330,7 +330,7 @@ class Session:
             before = link.path_mtu.current
             link.path_mtu.acknowledge(probe.size, now)
             self._note_path_mtu(link, before, now)
-            link.long_probed(probe.size, wire.since(probe.time, now))
+            link.long_probed(probe.id, probe.size, now)
         elif link.liveness.answered(probe.id, now):
             if link.capacity.phase is Phase.STARTUP:
                 link.capacity.on_rtt(link.liveness.rtt.empty_s, now)
@@ -425,6 +425,7 @@ class Session:
         number = MTU_PROBE_IDS | self._mtu_probes % MTU_PROBE_IDS
         probe = wire.Probe(number, size, wire.time_of(now), int(link.carries))
         length = size - udp_overhead(ipv6=link.path.socket.ipv6) - OVERHEAD
+        link.liveness.long_probes.sent(number, now)
         self._send(link, wire.emit_probe(probe, length=length), now)
 
     def _judge(self, link: Link, now: float) -> None:

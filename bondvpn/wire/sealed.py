@@ -137,11 +137,6 @@ def time_of(now: float) -> int:
     return int(now / TIME_UNIT_S) & 0xFFFF
 
 
-def since(time: int, now: float) -> float:
-    """Seconds that have passed since a `time` of our own, at most what 16 bits hold."""
-    return (time_of(now) - time & 0xFFFF) * TIME_UNIT_S
-
-
 # -- emit -------------------------------------------------------------------------------------
 def emit_probe(probe: Probe, *, length: int = 0) -> bytes:
     """PROBE, zero-padded to `length` bytes of sealed part."""

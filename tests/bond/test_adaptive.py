@@ -18,7 +18,7 @@ from bondvpn.bond.adaptive import (
     RESEND_WINDOW,
     TEACH_BYTES,
 )
-from bondvpn.bond.capacity import DATAGRAM_BYTES, YOUNG_S, Phase
+from bondvpn.bond.capacity import DATAGRAM_BYTES, WINDOW_START_BYTES, YOUNG_S, Phase
 from bondvpn.bond.equaliser import SPREAD_MAX_S, SPREAD_MIN_S
 from bondvpn.bond.line import RUN_BYTES, TURN_S
 
@@ -74,6 +74,25 @@ def test_a_long_line_learns_together_with_the_others_not_when_they_are_full() ->
         choice = scheduler.next(NOW, PLENTY, LIMIT)
         assert choice is not None
         assert choice.line is fast
+
+
+def test_a_thin_line_has_nothing_to_learn() -> None:
+    """Probes know its rate: what doubles goes by the others, and its part of a queue by it."""
+    fast = FigureLine(1_000_000, 0.010, in_flight=TEACH_BYTES)
+    thin = FigureLine(delay_s=0.040, window=WINDOW_START_BYTES)
+    thin.capacity.phase = Phase.STARTUP
+    scheduler = adaptive(fast, thin)
+    thin.capacity.begin_thin(1e6 / 8)
+    choice = scheduler.next(NOW, 30_000, LIMIT)
+    assert choice is not None
+    assert choice.line is fast
+    fast.blocked = True
+    assert scheduler.next(NOW, 30_000, LIMIT) is None
+    choice = scheduler.next(NOW, 60_000, LIMIT)
+    assert choice is not None
+    assert choice.line is thin
+    later_s = 0.040 - 0.010 + DATAGRAM_BYTES * (8e-6 - 1e-6) - TEACH_BYTES * 1e-6
+    assert choice.skip == pytest.approx(1_000_000 * later_s, rel=1e-3)
 
 
 def test_a_metered_line_learns_when_it_is_needed() -> None:

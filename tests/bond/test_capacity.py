@@ -5,7 +5,14 @@ from math import inf
 import pytest
 from simulatedline import REPORT_S, TICK_S, SimulatedLine
 
-from bondvpn.bond.capacity import SOCKET_BYTES, WINDOW_MIN_BYTES, WINDOW_START_BYTES, Capacity, Phase
+from bondvpn.bond.capacity import (
+    PACE_STARTUP,
+    SOCKET_BYTES,
+    WINDOW_MIN_BYTES,
+    WINDOW_START_BYTES,
+    Capacity,
+    Phase,
+)
 from bondvpn.bond.correction import CORRECTION_MIN
 from bondvpn.bond.delivery import DATAGRAM_BYTES
 from bondvpn.bond.demotion import LOSS_MAX
@@ -179,6 +186,24 @@ def test_a_line_that_probes_found_thin_begins_with_what_fills_it() -> None:
     assert capacity.window == WINDOW_START_BYTES
 
 
+def test_a_thin_lines_rate_is_known_until_it_shows_more() -> None:
+    rate, capacity = 0.65e6 / 8, Capacity()
+    capacity.on_rtt(0.002, NOW)
+    assert capacity.known_rate == 0.0
+    at_once = capacity.pace
+    capacity.begin_thin(rate)
+    assert capacity.known_rate == capacity.rate == rate
+    assert capacity.pace == PACE_STARTUP * rate < at_once, "a buffer of two frames holds no more"
+    for i in range(20):  # a flow that needs little of it, and was held back once
+        capacity.on_report(i * 50, i * 0.01, 0.001, 1, 0, NOW + i * 0.01)
+        if i == 17:
+            capacity.refused(NOW + i * 0.01)
+    assert capacity.phase is Phase.STARTUP
+    assert capacity.known_rate == rate
+    capacity.begin_thin(inf)
+    assert capacity.known_rate == 0.0
+
+
 def test_what_probes_took_for_a_thin_line_is_as_fast_as_it_is_soon() -> None:
     """One late probe, and 50 Mbit/s look like 0.2."""
     line = SimulatedLine(50, 0.020)
@@ -305,8 +330,18 @@ def test_the_queue_is_what_was_told_and_what_left_since_less_what_was_carried(
 ) -> None:
     capacity = filled(1e6, 0.020, NOW)
     assert capacity.queue_now_s(in_flight, NOW + since_s) == pytest.approx(queue_s)
-    capacity.phase = Phase.STARTUP
-    assert capacity.queue_now_s(90_000, NOW + since_s) == 0.020, "its rate is not known"
+
+
+def test_a_queue_in_startup_is_foretold_by_what_probes_say_and_by_what_came() -> None:
+    """1 Mbit/s of 0.2 s hold 25 kB: what leaves beyond that waits, long before a report says so."""
+    capacity = Capacity()
+    capacity.on_rtt(0.2, NOW, NOW)
+    assert capacity.queue_now_s(50_000, NOW + 0.1) == 0.0, "its rate is not known"
+    capacity.begin_thin(1e6 / 8)
+    assert capacity.queue_now_s(25_000, NOW + 0.2) == pytest.approx(0.0)
+    assert capacity.queue_now_s(50_000, NOW + 0.2) == pytest.approx(0.2)
+    capacity.carries.brought(4e6 / 8, NOW)
+    assert capacity.queue_now_s(50_000, NOW + 0.2) == 0.0, "probes were late: it has brought more"
 
 
 def test_round_trips_count_anew_when_reports_come_by_another_line() -> None:

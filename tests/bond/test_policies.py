@@ -62,6 +62,17 @@ def test_express_goes_by_the_soonest_and_its_copy_by_the_next() -> None:
     assert scheduler.express(later, near) is None
 
 
+def test_express_goes_by_the_line_that_brings_what_is_small_the_soonest() -> None:
+    """A full datagram takes 12 ms at 1 Mbit/s, a call's 2.4."""
+    thin, far = FigureLine(1e6 / 8, 0.0075), FigureLine(5e6 / 8, 0.0150)
+    scheduler = adaptive(far, thin)
+    choice = scheduler.next(NOW, PLENTY, LIMIT)
+    assert choice is not None
+    assert choice.line is far
+    assert scheduler.express(NOW) is thin
+    assert scheduler.express(NOW, thin) is far
+
+
 def test_what_is_patient_waits_for_the_soonest_lines_pace() -> None:
     near, far = FigureLine(delay_s=0.010), FigureLine(delay_s=0.030)
     scheduler = adaptive(far, near)
