@@ -9,10 +9,10 @@ from bondvpn.bond.delays import SHORT_S
 from bondvpn.bond.delivery import DATAGRAM_BYTES
 from bondvpn.bond.windowed import WindowedMin
 
-# A probe beside a transfer has 2 ms less at 3 ms than at 4, and two or three lines the same sum; at 2.5 ms 50
-# Mbit/s of 10 and of 60 ms lose 3 % of it. With 3 ms at 16 Mbit/s a longer route is not told from a queue.
-QUEUE_AIM_S, QUEUE_AIM_FAST_S = 0.004, 0.003
-QUEUE_AIM_FAST_DATAGRAMS = 8  # from 24 Mbit/s on it is shorter, from 32 on the shortest
+# A probe beside a transfer has 1.5 ms less with 2 ms than with 3, and 50 Mbit/s of 10 and of 60 ms have 0.976
+# of their sum, not 0.980. With 3 ms at 16 Mbit/s a longer route is not told from a queue.
+QUEUE_AIM_S, QUEUE_AIM_FAST_S = 0.004, 0.002
+QUEUE_AIM_FAST_DATAGRAMS = 8  # from 24 Mbit/s on it is shorter, from 48 on the shortest
 QUEUE_AIM_MAX_S = 0.030
 QUEUE_AIM_DATAGRAMS = 2  # of a slow line
 QUEUE_AIM_JITTER = 3.0  # times the mean deviation of the delay

@@ -33,6 +33,7 @@ would make the window shrink R and R the window. It grows only while it (or the 
 from enum import Enum
 from math import inf
 
+from bondvpn.bond import pace
 from bondvpn.bond.aim import QUEUE_AIM_DATAGRAMS, QUEUE_HIGH, QueueAim
 from bondvpn.bond.contention import Round, Verdict
 from bondvpn.bond.correction import DRAIN, Correction
@@ -52,15 +53,7 @@ REPORT_MEAN_S = 0.200  # an interval weighs by its length: the long ones are wha
 STEP_MAX = 1.3
 YOUNG_S = 1.0  # after STARTUP: a bbr that began then has found its rate, and what it sent too much has left
 HELD = 0.75  # of the window under way, and what the pacer holds back is what the line lacks
-# Times window / what a window takes with the present queue: room to catch up after a late wake-up. At 1.2 a
-# window leaves in bursts that a buffer of 6 ms cannot take (measured: 0.84 of Σ).
-PACE = 1.1
-# Times R where the buffer is shallow: near the window that lost a moment ago, and else (as BBR probes).
-# With 1.02, 2.3 % random loss wears R down (0.73 of the rate); with 1.05 the 4 % it costs are 0.2 of Σ where
-# all other lines are thin (0.06 with 1.03; simulated).
-PACE_SHALLOW, PACE_SHALLOW_UP = 1.03, 1.25
 SHALLOW_REPORTS = 2.0  # intervals that the window then covers: it is not to hold back what the pace lets go
-PACE_STARTUP = 4.0  # it must not hold back what doubles inside: cubic takes 16 ms for a queue (HyStart)
 # Under way beyond what a line itself holds; the other end's socket takes twice as much (linux.udp). What
 # waits there is no queue by the kernel's time stamps and no limit to growth: 8 flows over one line without a
 # shape had up to 23 MB under way, lost 6 to 16 % there and carried 2.2 Gbit/s, not 2.7 (bench gigabit-many).
@@ -137,18 +130,26 @@ class Capacity:
     @property
     def pace(self) -> float:
         """Bytes a second that may leave."""
-        at_once = self.window / max(self.delays.srtt_s, 0.001)
+        return min(self._unbounded_pace, self.carries.cap)
+
+    @property
+    def _unbounded_pace(self) -> float:
+        window, rtt_s = self.window, self.delays.srtt_s
         if self.phase is Phase.STARTUP:
-            return min(PACE_STARTUP * at_once, self.carries.cap, PACE_STARTUP * self._at_most)
+            return pace.startup(window, rtt_s, self._at_most)
         if self._bounded:
-            return min(PACE * at_once, self.carries.cap)
+            return pace.at_once(window, rtt_s)
+        rate = max(self.carries.largest(self._reported_at), self.rate)
         if self.shallow and not self._contended:
-            careful = self.losses.near(self.window, self._reported_at)
-            rate = max(self.carries.largest(self._reported_at), self.rate)
-            return min((PACE_SHALLOW if careful else PACE_SHALLOW_UP) * rate, self.carries.cap)
-        evenly = self.window / max(self._span(max(self.delays.srtt_s - self.delays.base_rtt_s, 0.0)), 0.001)
-        # Reports that were seldom while little was sent must not slow down what begins now.
-        return min(max(PACE * evenly, self.rate), PACE * at_once, self.carries.cap)
+            return pace.shallow(rate, careful=self.losses.near(window, self._reported_at))
+        evenly = pace.evenly(window, self._span(max(rtt_s - self.delays.base_rtt_s, 0.0)), rtt_s, self.rate)
+        return min(evenly, pace.PACE_FULL * rate) if self._full else evenly
+
+    @property
+    def _full(self) -> bool:
+        if self._contended or self.shallow:
+            return False
+        return pace.full(self.delays.queue_s, self.queue_aim_s, self._datagram_s)
 
     @property
     def known_rate(self) -> float:
@@ -172,7 +173,7 @@ class Capacity:
         if self.phase is Phase.STARTUP:
             self._limited = self._limited or in_flight > self.window / 2
         else:
-            self._held = self._held or in_flight > HELD * self.window
+            self._held = self._held or (in_flight > HELD * self.window and not self._full)
 
     def refused(self, now: float) -> None:
         """Something wanted to leave and the window was full."""
@@ -187,11 +188,11 @@ class Capacity:
         queue, since = self.delays.queue_s, now - self._told_of_at
         if not in_flight:
             return max(0.0, queue - since)
-        rate = self.rate if self.phase is not Phase.STARTUP else self._at_most
-        if rate == inf:
-            return queue
+        startup = self.phase is Phase.STARTUP
+        rate = self._at_most if startup else self.rate
         # Whether a line of which nothing is heard carries anything is not known either.
-        return max(0.0, queue + in_flight / rate - min(since, self.delays.srtt_s + self.report_s))
+        foretold = max(0.0, queue + in_flight / rate - min(since, self.delays.srtt_s + self.report_s))
+        return max(queue, foretold) if startup else foretold
 
     def idle_queue(self, queue_s: float, now: float) -> None:
         """A probe's round trip says so. Of a line on which nothing is reported that is all there is to know:

@@ -5,17 +5,11 @@ from math import inf
 import pytest
 from simulatedline import REPORT_S, TICK_S, SimulatedLine
 
-from bondvpn.bond.capacity import (
-    PACE_STARTUP,
-    SOCKET_BYTES,
-    WINDOW_MIN_BYTES,
-    WINDOW_START_BYTES,
-    Capacity,
-    Phase,
-)
+from bondvpn.bond.capacity import SOCKET_BYTES, WINDOW_MIN_BYTES, WINDOW_START_BYTES, Capacity, Phase
 from bondvpn.bond.correction import CORRECTION_MIN
 from bondvpn.bond.delivery import DATAGRAM_BYTES
 from bondvpn.bond.demotion import LOSS_MAX
+from bondvpn.bond.pace import PACE_STARTUP
 
 NOW = 1000.0
 

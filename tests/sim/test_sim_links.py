@@ -434,7 +434,7 @@ def test_a_thin_direction_is_known_before_it_carries_anything() -> None:
     dsl = Line(1, rate_bps=0, shape=shape.Line("dsl", up=up, down=down))
     world = opened(Line(0, rate_bps=0), dsl, scheduler="adaptive")
     fast, thin = (world.client.link(number).capacity for number in (0, 1))
-    assert thin._thin * 8 == pytest.approx(1e6, rel=0.1)
+    assert 1e6 <= thin._thin * 8 < 1.25e6
     assert thin.window < fast.window == WINDOW_START_BYTES
     assert world.server.link(1).capacity.window == WINDOW_START_BYTES
 
