@@ -231,7 +231,7 @@ class Capacity:
             return
         self._thin = rate
         base = self.delays.base_rtt_s
-        self.carries.guess(min(rate, WINDOW_START_BYTES / max(base, RTT_MIN_S)))
+        self.carries.guess(rate if rate < inf else WINDOW_START_BYTES / max(base, RTT_MIN_S))
         self.window = min(max(rate * (base + self.queue_aim_s), WINDOW_MIN_BYTES), float(WINDOW_START_BYTES))
 
     def reports_moved(self, now: float) -> None:

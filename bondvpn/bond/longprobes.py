@@ -4,8 +4,8 @@ A probe of the path's MTU and its short answer take `bytes more / rate` longer t
 answer; 6.6 ms at 1.7 Mbit/s, in each direction its own. Of a line of which nothing is known a flow's first
 window takes 15 KB, which are 70 ms there, and cubic leaves its slow start on all lines for 16 ms on one.
 
-Whatever else makes the long probe late makes the line look thinner: so this bounds only its first windows,
-and what a wake-up may take is no part of it.
+Whatever else makes the long probe late makes the line look thinner: so it counts only until the line has
+shown more, and what a wake-up may take is no part of it.
 """
 
 from math import inf

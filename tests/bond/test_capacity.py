@@ -196,6 +196,10 @@ def test_a_thin_lines_rate_is_known_until_it_shows_more() -> None:
     assert capacity.known_rate == rate
     capacity.begin_thin(inf)
     assert capacity.known_rate == 0.0
+    far = Capacity()
+    far.on_rtt(0.400, NOW)
+    far.begin_thin(rate)
+    assert far.known_rate == rate, "more than a first window brings in a round trip"
 
 
 def test_what_probes_took_for_a_thin_line_is_as_fast_as_it_is_soon() -> None:
