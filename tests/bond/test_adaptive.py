@@ -264,10 +264,10 @@ def test_a_dry_pacer_tells_when_to_ask_again_and_a_full_window_does_not() -> Non
     assert scheduler.deadline(NOW) is None
 
 
-@pytest.mark.parametrize(("lowered", "share"), [(0, 0.6), (1, 1.0)])
+@pytest.mark.parametrize(("lowered", "share"), [(0, 0.6), (2, 1.0)])
 def test_a_shallow_line_may_catch_up_with_what_a_late_wake_up_cost_it(lowered: int, share: float) -> None:
     """Its window does not: that is not what limits it."""
-    line = FigureLine(6_000_000)
+    line = FigureLine(4_000_000)
     for _ in range(lowered):
         line.capacity._aim.lower()
     scheduler = adaptive(line, FigureLine(blocked=True))

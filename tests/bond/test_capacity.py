@@ -328,6 +328,8 @@ def test_the_queue_is_what_was_told_and_what_left_since_less_what_was_carried(
 ) -> None:
     capacity = filled(1e6, 0.020, NOW)
     assert capacity.queue_now_s(in_flight, NOW + since_s) == pytest.approx(queue_s)
+    capacity.phase = Phase.STARTUP
+    assert capacity.queue_now_s(90_000, NOW + since_s) == 0.020, "its rate is not known"
 
 
 def test_a_queue_in_startup_is_foretold_by_what_probes_say_and_by_what_came() -> None:
