@@ -11,15 +11,15 @@ from ipaddress import ip_interface
 from bondvpn import values
 from bondvpn.config import MAX_UPLINKS
 from bondvpn.errors import ConfigError
-from bondvpn.migration.setup import Line, Setup
+from bondvpn.migration.setup import Setup
 from bondvpn.migration.sources import Place, Said
+from bondvpn.migration.waysout import KERNEL_TABLES, Line
 from bondvpn.values import IPInterface, IPNetwork, UnacceptableError
 
 NAME = "office"
 SERVER_INTERFACE = "office0"
 ADDRESS, PEER = ip_interface("172.21.1.2/30"), ip_interface("172.21.1.1/30")
 CREDIBLE_BPS_MIN = 64_000  # below an ISDN channel it was a ratio to eql, not the speed of a line
-_RESERVED_TABLES = range(253, 256)  # linux/rtnetlink.h: default, main, local
 
 
 @dataclass(slots=True)
@@ -215,7 +215,7 @@ class _Drafter:
                 continue
             if (key, said.value) in taken or not 0 < said.value < 1 << 32:
                 self._skip(f"{key} {said.value}: used twice, or no number for one", said.place)
-            elif key == "table" and said.value in _RESERVED_TABLES:
+            elif key == "table" and said.value in KERNEL_TABLES.values():
                 self._skip(f"table {said.value}: the kernel's own", said.place)
             else:
                 taken.add((key, said.value))

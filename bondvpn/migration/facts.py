@@ -8,11 +8,14 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface, ip_network
+from typing import TypeVar
 
 from bondvpn.migration.interfaces import link_of_two
 from bondvpn.migration.sources import Place
 from bondvpn.migration.walk import Command
 from bondvpn.values import IPAddress, IPInterface, IPNetwork
+
+Kind = TypeVar("Kind")
 
 MAIN = "main"
 
@@ -103,6 +106,21 @@ class Address:
 
 
 Fact = Speed | Mark | Exit | Lookup | TableRoute | Address
+
+
+class Facts:
+    """Each fact once, however many scripts state it, by the first that does."""
+
+    def __init__(self) -> None:
+        self._found: dict[object, Fact] = {}
+
+    def add(self, fact: Fact) -> None:
+        names = [name for name in fact.__dataclass_fields__ if name != "place"]
+        self._found.setdefault((type(fact), *(getattr(fact, name) for name in names)), fact)
+
+    def of_kind(self, kind: type[Kind]) -> list[Kind]:
+        """Those that are of it, in the order in which they were found."""
+        return [fact for fact in self._found.values() if isinstance(fact, kind)]
 
 
 @dataclass(frozen=True, slots=True)

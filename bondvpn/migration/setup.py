@@ -1,58 +1,20 @@
-"""One picture of the old setup: which tunnel leaves by which line, at what speed, to which server.
-
-A tunnel's line is told by, the first that tells:
-
-    bind-dev in its configuration
-    its mark (iptables, or `mark` in the configuration) -> ip rule -> table -> default route
-    its `local` address -> ip rule -> table -> default route
-    SNAT of its port, server or mark to the address of an interface
-    a table named after its port, such as vpn1189 -> default route
-    a route to its server alone
-    its `local` address, on whichever interface it is
-"""
+"""One picture of the old setup: which tunnel leaves by which line, at what speed, to which server."""
 
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from bondvpn.migration import facts, interfaces, openvpn, walk
-from bondvpn.migration.facts import Address, Exit, Lookup, Mark, Speed, TableRoute, Unused
+from bondvpn.migration.facts import Address, Facts, Speed, TableRoute, Unused
 from bondvpn.migration.interfaces import Stanza
 from bondvpn.migration.openvpn import Profile
 from bondvpn.migration.sources import Place, Said, Source, Sources
-from bondvpn.values import IPAddress, IPInterface, IPNetwork, UnacceptableError, ifname
+from bondvpn.migration.waysout import KERNEL_TABLES, Line, WaysOut
+from bondvpn.values import IPAddress, IPInterface, IPNetwork
 
-Kind = TypeVar("Kind")
-
-KERNEL_TABLES = {"default": 253, "main": 254, "local": 255}  # linux/rtnetlink.h
 _DOWN = re.compile(r"down|stop|shutdown")
 _PPP = re.compile(r"\bppp[0-9]{1,3}\b")
 _SHEBANG = re.compile(r"#!\s*\S*(sh|bash|dash)\b")
-
-
-@dataclass(slots=True)
-class Line:
-    """An uplink of the old setup, and the tunnels that left by it."""
-
-    interface: Said[str] | None = None
-    gateway: Said[IPAddress] | None = None
-    source: Said[IPAddress] | None = None
-    table: Said[int] | None = None
-    table_name: str | None = None
-    mark: Said[int] | None = None
-    speed: Said[int] | None = None
-    profiles: list[Profile] = field(default_factory=list)
-
-    @property
-    def key(self) -> tuple[object, ...]:
-        """What tells lines apart."""
-        interface = self.interface.value if self.interface else None
-        return (interface, self.gateway and self.gateway.value, None if interface else self.source)
-
-    @property
-    def known(self) -> bool:
-        return self.interface is not None or self.source is not None
 
 
 @dataclass(slots=True)
@@ -83,7 +45,7 @@ class _Reader:
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
         self._setup = Setup()
-        self._facts: dict[object, facts.Fact] = {}
+        self._facts = Facts()
         self._unused: dict[tuple[str, Place], Said[str]] = {}
         self._speeds: dict[str, Speed] = {}  # by profile, from its own up script
         self._tables: dict[str, Said[int]] = {}
@@ -103,9 +65,10 @@ class _Reader:
                 self._tables |= _tables(source)
                 self._followed.add(source.file)
         self._follow_scripts()
+        ways_out = WaysOut(self._facts, self._tables, self._stanzas)
         for profile in setup.profiles:
             setup.not_taken += profile.not_taken
-            self._place(profile)
+            self._place(profile, ways_out.of(profile))
         self._tunnel()
         setup.not_taken += self._unused.values()
         setup.interfaces |= {stanza.interface for stanza in self._stanzas}
@@ -168,7 +131,7 @@ class _Reader:
         said = [one for command in commands for one in facts.of(command, interface)]
         found = [one for one in said if not isinstance(one, Unused)]
         for fact in found:
-            self._facts.setdefault(_without_place(fact), fact)
+            self._facts.add(fact)
         if found:
             for unused in said:
                 if isinstance(unused, Unused):
@@ -177,13 +140,9 @@ class _Reader:
                 self._unused.setdefault((wrong.value, wrong.place), wrong)
         return found
 
-    def _of(self, kind: type[Kind]) -> list[Kind]:
-        return [fact for fact in self._facts.values() if isinstance(fact, kind)]
-
     # -- lines ----------------------------------------------------------------------------------
-    def _place(self, profile: Profile) -> None:
-        """Put the tunnel on its line."""
-        line = self._way_out(profile)
+    def _place(self, profile: Profile, line: Line) -> None:
+        """The tunnel leaves by that line."""
         line.speed = self._speed(profile)
         if not line.known:
             self._setup.lost.append(profile)
@@ -198,123 +157,11 @@ class _Reader:
         line.profiles.append(profile)
         self._setup.lines.append(line)
 
-    def _way_out(self, profile: Profile) -> Line:
-        line = Line(source=profile.local)
-        if profile.bind_device is not None:
-            line.interface = _interface(profile.bind_device)
-        line.mark = profile.mark or self._marked(profile)
-        lookup = self._lookup(profile, line)
-        exit_ = self._exit(profile, line)
-        named = next((name for name in self._table_names() if _names_port(name, profile.ports)), None)
-        table = lookup.table if lookup is not None else named if exit_ is None else None
-        if table is not None:
-            self._by_table(line, table)
-            place = lookup.place if lookup is not None else None
-            self._number_of(line, table, place)
-        if line.interface is None and exit_ is not None:
-            line.interface = _interface(Said(exit_.interface, exit_.place))
-            self._by_interface(line)
-        if not line.known or (line.interface is None and line.gateway is None):
-            self._by_host_route(line, profile)
-        if line.interface is None and line.source is not None:
-            self._by_address(line, line.source)
-        return line
-
-    def _marked(self, profile: Profile) -> Said[int] | None:
-        best = _best([(mark, _fit(mark, profile)) for mark in self._of(Mark)])
-        return None if best is None else Said(best.mark, best.place)
-
-    def _lookup(self, profile: Profile, line: Line) -> Lookup | None:
-        for lookup in self._of(Lookup):
-            if line.mark is not None and lookup.mark == line.mark.value:
-                return lookup
-        for lookup in self._of(Lookup):
-            by_source = lookup.source and profile.local and _bare(lookup.source) == str(profile.local.value)
-            by_server = lookup.server and _bare(lookup.server) in profile.hosts
-            if lookup.mark is None and (by_source or by_server):
-                return lookup
-        return None
-
-    def _exit(self, profile: Profile, line: Line) -> Exit | None:
-        fits: list[tuple[Exit, int]] = []
-        for one in self._of(Exit):
-            if one.mark is not None and (line.mark is None or one.mark != line.mark.value):
-                continue
-            fits.append((one, _fit(one, profile) or int(one.mark is not None)))
-        return _best(fits)
-
-    def _table_names(self) -> Iterator[str]:
-        yield from self._tables
-        yield from (route.table for route in self._of(TableRoute))
-
-    def _by_table(self, line: Line, table: str) -> None:
-        for route in self._of(TableRoute):
-            if route.destination is None and self._same_table(route.table, table):
-                self._take_route(line, route)
-                return
-
-    def _same_table(self, one: str, other: str) -> bool:
-        return one == other or self._number(one) == self._number(other) is not None
-
-    def _number(self, table: str) -> int | None:
-        if table.isascii() and table.isdigit() and len(table) < 11:
-            return int(table)
-        said = self._tables.get(table)
-        return said.value if said is not None else KERNEL_TABLES.get(table)
-
-    def _number_of(self, line: Line, table: str, place: Place | None) -> None:
-        said = self._tables.get(table)
-        line.table_name = table
-        if said is not None:
-            line.table = said
-        elif (number := self._number(table)) is not None and place is not None:
-            line.table = Said(number, place)
-
-    def _take_route(self, line: Line, route: TableRoute) -> None:
-        if line.interface is None and route.interface is not None:
-            line.interface = _interface(Said(route.interface, route.place))
-        if line.gateway is None and route.gateway is not None:
-            line.gateway = Said(route.gateway, route.place)
-        if line.interface is None and line.gateway is not None:
-            stanza = next((one for one in self._stanzas if _holds(one, line.gateway.value)), None)
-            if stanza is not None:
-                line.interface = _interface(Said(stanza.interface, stanza.place))
-
-    def _by_interface(self, line: Line) -> None:
-        """The gateway of an interface that its own table or stanza names."""
-        if line.interface is None or line.gateway is not None:
-            return
-        name = line.interface.value
-        for route in self._of(TableRoute):
-            if route.interface == name and route.destination is None and route.gateway is not None:
-                line.gateway = Said(route.gateway, route.place)
-                return
-        for stanza in self._stanzas:
-            if stanza.interface == name and stanza.gateway is not None:
-                line.gateway = stanza.gateway
-                return
-
-    def _by_host_route(self, line: Line, profile: Profile) -> None:
-        for route in self._of(TableRoute):
-            destination = route.destination
-            if destination is None or destination.prefixlen != destination.max_prefixlen:
-                continue
-            if str(destination.network_address) in profile.hosts:
-                self._take_route(line, route)
-                return
-
-    def _by_address(self, line: Line, source: Said[IPAddress]) -> None:
-        for stanza in self._stanzas:
-            if stanza.address is not None and stanza.address.value.ip == source.value:
-                line.interface = _interface(Said(stanza.interface, stanza.place))
-                self._by_interface(line)
-                return
-
     def _speed(self, profile: Profile) -> Said[int] | None:
         speed = self._speeds.get(profile.source.file)
         if speed is None and profile.device is not None:
             device = profile.device.value
-            speed = next((one for one in self._of(Speed) if one.device == device), None)
+            speed = next((one for one in self._facts.of_kind(Speed) if one.device == device), None)
         if speed is not None and speed.speed is not None:
             return Said(speed.speed, speed.place)
         return profile.shaper_bps
@@ -322,7 +169,7 @@ class _Reader:
     # -- the tunnel -----------------------------------------------------------------------------
     def _tunnel(self) -> None:
         setup = self._setup
-        names = {speed.eql for speed in self._of(Speed)} | {"eql"}
+        names = {speed.eql for speed in self._facts.of_kind(Speed)} | {"eql"}
         stanza = next((one for one in self._stanzas if one.interface in names), None)
         if stanza is not None:
             setup.address, setup.peer = stanza.address, stanza.peer or stanza.gateway
@@ -332,9 +179,9 @@ class _Reader:
             if stanza.gateway is not None:
                 setup.default_route = stanza.gateway.place
         if setup.address is None:
-            given = next((one for one in self._of(Address) if one.interface in names), None)
+            given = next((one for one in self._facts.of_kind(Address) if one.interface in names), None)
             setup.address = None if given is None else Said(given.address, given.place)
-        for route in self._of(TableRoute):
+        for route in self._facts.of_kind(TableRoute):
             if route.table in {facts.MAIN, "254"} and self._enters(route, names):
                 self._take_inner_route(route)
         for profile in setup.profiles:
@@ -410,45 +257,3 @@ def _is_script(source: Source) -> bool:
         or source.name in {"rc.local", "ip-up", "ip-up.local"}
         or bool({"ip-up.d", "if-up.d", "if-pre-up.d"} & set(source.directories))
     )
-
-
-def _interface(said: Said[str]) -> Said[str] | None:
-    """Only what the kernel takes as a name."""
-    try:
-        return Said(ifname(said.value), said.place)
-    except UnacceptableError:
-        return None
-
-
-def _fit(fact: Mark | Exit, profile: Profile) -> int:
-    """How many of its conditions the tunnel meets; 0 when it misses one."""
-    conditions = [
-        (fact.server is not None, _bare(fact.server or "") in profile.hosts),
-        (fact.port is not None, fact.port in profile.ports),
-    ]
-    if isinstance(fact, Mark):
-        local = profile.local_port.value if profile.local_port else None
-        conditions.append((fact.local_port is not None, fact.local_port == local))
-    asked = [met for is_asked, met in conditions if is_asked]
-    return len(asked) if all(asked) else 0
-
-
-def _best(fits: Sequence[tuple[Kind, int]]) -> Kind | None:
-    best = max(fits, key=lambda one: one[1], default=None)
-    return best[0] if best is not None and best[1] else None
-
-
-def _bare(address: str) -> str:
-    return address.partition("/")[0]
-
-
-def _names_port(table: str, ports: set[int]) -> bool:
-    return any(re.search(rf"(?<![0-9]){port}(?![0-9])", table) for port in ports) and not table.isdigit()
-
-
-def _holds(stanza: Stanza, gateway: IPAddress) -> bool:
-    return stanza.address is not None and gateway in stanza.address.value.network
-
-
-def _without_place(fact: facts.Fact) -> object:
-    return type(fact), tuple(getattr(fact, name) for name in fact.__dataclass_fields__ if name != "place")
