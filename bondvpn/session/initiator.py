@@ -11,8 +11,9 @@ from collections.abc import Callable
 
 from bondvpn.noise.handshake import Established, Identity, Initiation, Remote
 from bondvpn.session.keypair import REKEY_AFTER_DATAGRAMS, Keypair, LaneTable
+from bondvpn.session.keyring import ATTEMPTS_MAX
 from bondvpn.session.link import Link
-from bondvpn.session.session import ATTEMPTS_MAX, NEVER, Session, SessionObserver
+from bondvpn.session.session import NEVER, Session, SessionObserver
 from bondvpn.stats import Drop, Drops
 from bondvpn.wire.capabilities import AES_256_GCM, CHACHA20_POLY1305, VERSION, Capabilities
 

@@ -16,6 +16,7 @@ from bondvpn.bond.equaliser import Equaliser
 from bondvpn.bond.flight import Piece
 from bondvpn.bond.liveness import LinkEvent, LinkState
 from bondvpn.session.keypair import MAX_LANES, WIPE_AFTER_S, Keypair, LaneTable, ReceiveLane, SendLane
+from bondvpn.session.keyring import Keyring
 from bondvpn.session.link import AMPLIFICATION_MAX, PATH_MTU_DEFAULT_BYTES, Link, Path
 from bondvpn.session.reports import Learner, Reporter
 from bondvpn.stats import Drop, Drops
@@ -23,7 +24,6 @@ from bondvpn.wire import sealed as wire
 from bondvpn.wire.capabilities import Capabilities
 from bondvpn.wire.transport import OVERHEAD, udp_overhead
 
-ATTEMPTS_MAX = 8  # handshakes of one peer that may be under way: 2 s of the initiator's shortest pauses
 # Of the slowest line: what it lost is known a round trip later, by what followed, and leaves at its pace.
 # With 1 a line of 322 ms that overflowed as it began gave 31 frames up, and cubic 0.83 of the sum, not 0.98.
 PATIENCE_TRIPS = 1.5
@@ -83,10 +83,7 @@ class Session:
         self.patience_s = 0.0
         """How much longer than on lines without delay a gap may be waited for."""
         self._learner = Learner()
-        self.current: Keypair | None = None
-        self._previous: Keypair | None = None
-        self._offered: list[Keypair] = []  # a responder's, until the peer uses one of them
-        self._table = table
+        self._keys = Keyring(table)
         self._random = random
         self._observer = observer
         self._drops = drops
@@ -94,9 +91,14 @@ class Session:
         self._mtu_probes = 0
 
     # -- keys -----------------------------------------------------------------------------------
+    @property
+    def current(self) -> Keypair | None:
+        """What is sealed with; None before the first and after the end."""
+        return self._keys.current
+
     def install(self, keypair: Keypair, now: float) -> None:
         """An initiator's new keypair: the peer has it already, so it is used at once."""
-        self._table.add(keypair)
+        self._keys.add(keypair)
         first = self._promote(keypair, now)
         if first:
             self._observer.session_started(self, now)
@@ -108,37 +110,21 @@ class Session:
                 self._probe(link, now)  # whatever comes first under the new key confirms it
 
     def offer(self, keypair: Keypair) -> None:
-        """A responder's new keypair: kept ready until the peer's first datagram under it.
-
-        The last few attempts stand side by side: on a line of several seconds each answer meets an
-        initiator that has tried again since.
-        """
-        self._offered.append(keypair)
-        self._table.add(keypair)
-        if len(self._offered) > ATTEMPTS_MAX:
-            self._table.remove(self._offered.pop(0))
+        """A responder's new keypair: kept ready until the peer's first datagram under it."""
+        self._keys.offer(keypair)
 
     def confirm(self, keypair: Keypair, now: float) -> None:
         """The first authentic datagram under an offered keypair came."""
-        keypair.confirmed = True
-        if keypair not in self._offered:
-            return
-        self._offered.remove(keypair)
-        for other in self._offered:
-            self._table.remove(other)
-        self._offered.clear()
-        if self._promote(keypair, now):
+        if self._keys.confirm(keypair) and self._promote(keypair, now):
             self._last_active = now
             self._observer.session_started(self, now)
 
     def _promote(self, keypair: Keypair, now: float) -> bool:
         """Make it the current one; True if it is the session's first."""
-        if self._previous is not None:
-            self._table.remove(self._previous)
-        self._previous, self.current = self.current, keypair
+        first = self._keys.promote(keypair)
         for link in self.links.values():
             self._use_lane(link, keypair.send_lane(link.number), now)
-        return self._previous is None
+        return first
 
     def _use_lane(self, link: Link, lane: SendLane, now: float) -> None:
         if forgotten := link.rekey(lane):
@@ -149,15 +135,11 @@ class Session:
         if self.ended:
             return
         self.ended = True
-        for keypair in (self._previous, self.current, *self._offered):
-            if keypair is not None:
-                self._table.remove(keypair)
+        started = self.current is not None
+        self._keys.clear()
         for link in self.links.values():
             link.liveness.happened(LinkEvent.NO_PATH, now)
             link.drain()
-        started = self.current is not None
-        self._previous = self.current = None
-        self._offered.clear()
         if started:
             self._observer.session_ended(self, reason, now)
 
@@ -347,13 +329,12 @@ class Session:
         if link is None:
             self.reporter.due = NEVER
             return
-        keypairs = [keypair for keypair in (self._previous, self.current) if keypair is not None]
-        report = self.reporter.emit(keypairs, link, now)
+        report = self.reporter.emit(list(self._keys), link, now)
         if report is not None:
             self._send(link, report, now)
 
     def _on_feedback(self, sealed: bytes, by: int, now: float) -> None:
-        learned = self._learner.receive(sealed, self._lane_of, self.links, by, now)
+        learned = self._learner.receive(sealed, self._keys.sending, self.links, by, now)
         if learned is None:
             self._drops.count(Drop.SEALED)
             return
@@ -361,12 +342,6 @@ class Session:
         for link, piece in learned.lost:
             self._observer.lost(self, link, [piece], now)
         self._observer.reported(self, now)
-
-    def _lane_of(self, index: int) -> SendLane | None:
-        for keypair in (self.current, self._previous):
-            if keypair is not None and (lane := keypair.sending(index)) is not None:
-                return lane
-        return None
 
     # -- timers ---------------------------------------------------------------------------------
     def poll(self, now: float) -> None:
@@ -383,9 +358,7 @@ class Session:
             self._last_active = now
         elif not self.initiator and now - self._last_active > WIPE_AFTER_S:
             self.end("the peer is gone", now)
-        if self._previous is not None and self._previous.expired(now):
-            self._table.remove(self._previous)
-            self._previous = None
+        self._keys.forget_expired(now)
 
     def _poll_link(self, link: Link, now: float) -> None:
         if link.path is None:

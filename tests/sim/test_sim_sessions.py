@@ -6,7 +6,7 @@ from virtualnet import CLIENT_KEY, PSK, SERVER_KEY, Line, World
 
 from bondvpn.noise.handshake import Identity, Initiation, Remote
 from bondvpn.session.keypair import REJECT_AFTER_S, WIPE_AFTER_S
-from bondvpn.session.session import ATTEMPTS_MAX
+from bondvpn.session.keyring import ATTEMPTS_MAX
 from bondvpn.stats import Drop
 from bondvpn.wire.capabilities import AES_256_GCM, CHACHA20_POLY1305, VERSION, Capabilities
 from bondvpn.wire.handshake import INITIATION, RESPONSE
