@@ -58,7 +58,7 @@ class Adaptive(Generic[L]):
     def __init__(self) -> None:
         self.lines: list[L] = []
         self._ordered: list[tuple[L, float]] = []
-        self._express: list[L] = []
+        self._express: list[L] | None = None  # soonest first for a small datagram, once asked for
         self._ordered_at = -inf
         self._asked_at = -inf  # for a line with room in its window
         self._best_tier = 0
@@ -136,7 +136,7 @@ class Adaptive(Generic[L]):
 
     def _order(self, now: float) -> list[tuple[L, float]]:
         """The lines, soonest arrival first, each with the bytes that the faster ones bring until then. As
-        long as that holds their order for express and their paces do too, which are set here."""
+        long as that holds their paces do too, which are set here."""
         if now - self._ordered_at > ORDER_S:
             self._ordered_at = now
             lines = self.lines
@@ -146,9 +146,7 @@ class Adaptive(Generic[L]):
             self._best_tier = min((line.tier for line in lines), default=0)
             soonest = [(arrival, lines[i]) for arrival, i in sorted((at, i) for i, at in enumerate(arrivals))]
             self._ordered = _with_skips(soonest)
-            less = DATAGRAM_BYTES - EXPRESS_BYTES
-            small = sorted((at - less / lines[i].capacity.rate, i) for i, at in enumerate(arrivals))
-            self._express = [lines[i] for _, i in small]
+            self._express = None
             delays = [each.capacity.delays.base_delay_s for each in self.spread]
             self._least_delay = min((delay for delay in delays if delay is not None), default=inf)
             self._learning = [
@@ -220,6 +218,8 @@ class Adaptive(Generic[L]):
 
     def express(self, now: float, but: L | None = None) -> L | None:
         self._order(now)
+        if self._express is None:
+            self._express = self._soonest_small(now)
         for line in self._express:
             if line.blocked or line is but:
                 continue
@@ -227,6 +227,12 @@ class Adaptive(Generic[L]):
             if line.pacer.tokens > -line.capacity.pace * EXPRESS_DEBT_S - DATAGRAM_BYTES:
                 return line
         return None
+
+    def _soonest_small(self, now: float) -> list[L]:
+        """The lines, the one that brings a datagram of EXPRESS_BYTES first in front."""
+        less, lines = DATAGRAM_BYTES - EXPRESS_BYTES, self.lines
+        arrivals = enumerate(self.arrivals(now))
+        return [lines[i] for _, i in sorted((at - less / lines[i].capacity.rate, i) for i, at in arrivals)]
 
     def copies(self, nbytes: int) -> bool:
         if len(self.lines) < 2 or self._copied + nbytes > COPY_SHARE * self._sent:

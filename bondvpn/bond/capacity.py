@@ -78,7 +78,7 @@ class Capacity:
         self.window = float(WINDOW_START_BYTES)
         self.delays = Delays()
         cap = cap_bps / 8 if cap_bps else inf
-        self.carries = LineRate(cap, WINDOW_START_BYTES / RTT_START_S, self.delays)
+        self.carries = LineRate(cap, _first_rate(RTT_START_S), self.delays)
         self.losses = Losses()
         self.report_s = 0.0
         """Between reports, smoothed."""
@@ -221,7 +221,7 @@ class Capacity:
         then."""
         self._told_of_at = max(self._told_of_at, left_at)
         if not self.delays.timed:
-            self.carries.at_least(WINDOW_START_BYTES / max(rtt_s, RTT_MIN_S))
+            self.carries.at_least(_first_rate(rtt_s))
         self.delays.on_trip(rtt_s, now, contended=self._contended)
 
     def begin_thin(self, rate: float) -> None:
@@ -231,7 +231,7 @@ class Capacity:
             return
         self._thin = rate
         base = self.delays.base_rtt_s
-        self.carries.guess(rate if rate < inf else WINDOW_START_BYTES / max(base, RTT_MIN_S))
+        self.carries.guess(rate if rate < inf else _first_rate(base))
         self.window = min(max(rate * (base + self.queue_aim_s), WINDOW_MIN_BYTES), float(WINDOW_START_BYTES))
 
     def reports_moved(self, now: float) -> None:
@@ -479,3 +479,8 @@ class Capacity:
         self._correction.reset()
         if self._sharing.best < inf:
             self.carries.brought(self._sharing.best, now)  # what made the line idle was a mistake
+
+
+def _first_rate(rtt_s: float) -> float:
+    """Bytes a second of a line of that round-trip time, as a guess: a first window in each."""
+    return WINDOW_START_BYTES / max(rtt_s, RTT_MIN_S)

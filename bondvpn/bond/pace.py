@@ -10,6 +10,8 @@ The window says how much may be under way; R is the largest rate delivered latel
     else                  PACE x window / what a window takes with the present queue
 """
 
+from bondvpn.bond.aim import QUEUE_AIM_FAST_DATAGRAMS, QUEUE_AIM_S
+
 # Room to catch up after a late wake-up. At 1.2 a window leaves in bursts that a buffer of 6 ms cannot take
 # (measured: 0.84 of Σ).
 PACE = 1.1
@@ -19,7 +21,8 @@ PACE_STARTUP = 4.0  # cubic takes 16 ms for a queue (HyStart)
 # 8.5 ms there at p99, now 5; a probe beside a transfer had 32 ms and has 29).
 PACE_FULL = 1.03
 FULL_QUEUE_MIN, FULL_QUEUE_MAX = 0.25, 2.0
-FULL_DATAGRAM_S = 0.0005  # from 24 Mbit/s on: what slower ones carry is told too coarsely for it
+# From 24 Mbit/s on: what slower ones carry is told too coarsely for it.
+FULL_DATAGRAM_S = QUEUE_AIM_S / QUEUE_AIM_FAST_DATAGRAMS
 # Near the window that lost a moment ago, and else (as BBR probes). With 1.02, 2.3 % random loss wears R down
 # (0.73 of the rate); with 1.05 the 4 % it costs are 0.2 of Σ where all other lines are thin (0.06 with 1.03;
 # simulated).
