@@ -2,7 +2,7 @@
 
 from math import inf
 
-from bondvpn.wire.sealed import nearest, time_of
+from bondvpn.wire.sealed import TIME_UNIT_S, above, time_of
 
 REPORT_S = 0.010  # or an eighth of the RTT, when that is longer
 REPORT_RTTS = 8
@@ -16,6 +16,7 @@ SPOKEN_FOR_REPORTS = 4  # reports that speak for each counter
 SPOKEN_FOR_MIN = 64
 PROBE_REPORTED_S = 1.0  # after the last data
 DELAY_KEEP_S = 0.5  # of what nobody asked about for so long (probes of an idle line) the last is told
+OVERTAKEN = round(0.1 / TIME_UNIT_S)  # what arrives later left so much earlier at the most
 
 _MASK = 0xFFFF
 
@@ -28,6 +29,7 @@ class Arrivals:
         "_data_at",
         "_delay",
         "_delay_at",
+        "_delay_sent",
         "_next",
         "_tops",
         "at",
@@ -49,6 +51,7 @@ class Arrivals:
         self._data_at = -inf
         self._delay: int | None = None  # smallest since the last report
         self._delay_at = -inf  # when that came
+        self._delay_sent = 0  # and when it left, by the sender's clock
         self._next = 0
         self._tops: list[int]  # highest counters of the last reports
         self.retell()
@@ -63,6 +66,8 @@ class Arrivals:
 
     def data(self, count: int, sent: int, now: float) -> None:
         """`count` of them are DATA and ask for a report; the sender's clock showed `sent` when they left."""
+        if now - self._data_at > PROBE_REPORTED_S:
+            self._delay = None  # a probe's, and somebody else's queue may have gone since
         self.news += count
         self._data += count
         self._data_at = now
@@ -85,9 +90,11 @@ class Arrivals:
         return self.news > 0 or self._delay is not None
 
     def _note_delay(self, sent: int, now: float) -> None:
-        delay = time_of(now) - sent & _MASK
-        if self._delay is None or now - self._delay_at > DELAY_KEEP_S or nearest(delay - self._delay, 16) < 0:
-            self._delay, self._delay_at = delay, now
+        # A queue that nobody fills any more is a second shorter for what leaves a second later and arrives
+        # right behind: two delays are compared by what passed between both ends of them, not by themselves.
+        later, passed = above(sent - self._delay_sent, -OVERTAKEN, 16), now - self._delay_at
+        if self._delay is None or passed > DELAY_KEEP_S or later * TIME_UNIT_S > passed:
+            self._delay, self._delay_at, self._delay_sent = time_of(now) - sent & _MASK, now, sent
 
     def retell(self) -> None:
         """What the last reports said may come late or never: the next ones say it again."""

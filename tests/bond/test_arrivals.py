@@ -71,6 +71,32 @@ def test_of_what_nobody_asked_about_the_last_is_told() -> None:
     assert delay * TIME_UNIT_S == pytest.approx(0.420, abs=2 * TIME_UNIT_S)
 
 
+@pytest.mark.parametrize("queued_s", [0.2, 0.6, 0.94, 1.04])
+@pytest.mark.parametrize("data", [False, True])
+def test_what_arrives_right_behind_somebody_elses_queue_is_least_late(queued_s: float, data: bool) -> None:
+    """Modulo 1.05 s the probe that stood in it looks quicker than what found the line empty: it would be the
+    base for ten seconds, by which the line has a queue of up to 0.25 s whatever it does."""
+    arrivals = Arrivals()
+    arrivals.probe(units(NOW), NOW + 0.15 + queued_s)
+    note = arrivals.data if data else lambda _, sent, now: arrivals.probe(sent, now)
+    note(1, units(NOW + queued_s - 0.1), NOW + 0.15 + queued_s + 0.001)
+    delay, _ = arrivals.take(2)
+    assert delay is not None
+    assert delay * TIME_UNIT_S == pytest.approx(0.251, abs=2 * TIME_UNIT_S)
+
+
+def test_data_after_a_silence_is_not_compared_with_older_probes() -> None:
+    """That one left 1.3 s later cannot be told from 0.25."""
+    arrivals = Arrivals()
+    arrivals.data(1, units(NOW - 5), NOW - 5 + 0.15)
+    arrivals.take(0)
+    arrivals.probe(units(NOW), NOW + 0.15 + 1.0)
+    arrivals.data(1, units(NOW + 1.3), NOW + 1.3 + 0.15)
+    delay, _ = arrivals.take(2)
+    assert delay is not None
+    assert delay * TIME_UNIT_S == pytest.approx(0.15, abs=2 * TIME_UNIT_S)
+
+
 def test_the_smallest_delay_is_found_over_the_wrap() -> None:
     """The clocks of the two ends were never compared: delays lie anywhere."""
     arrivals = Arrivals()
