@@ -15,6 +15,7 @@ from bondvpn.bond.capacity import Phase
 from bondvpn.bond.equaliser import Equaliser
 from bondvpn.bond.flight import Piece
 from bondvpn.bond.liveness import LinkEvent, LinkState
+from bondvpn.bond.longprobes import TRAIN_PROBES
 from bondvpn.session.keypair import MAX_LANES, WIPE_AFTER_S, Keypair, LaneTable, ReceiveLane, SendLane
 from bondvpn.session.keyring import Keyring
 from bondvpn.session.link import AMPLIFICATION_MAX, PATH_MTU_DEFAULT_BYTES, Link, Path
@@ -222,13 +223,15 @@ class Session:
     def _send(self, link: Link, sealed: bytes, now: float) -> None:
         link.send_control(link.send_lane.seal(sealed), now)
 
-    def _probe(self, link: Link, now: float) -> None:
+    def _probe(self, link: Link, now: float) -> int:
+        """The id of the probe that leaves."""
         number = link.liveness.probe(now) % MTU_PROBE_IDS
         # Its report shows whether data before it was lost. None comes on a link that is silent already: what
         # that has under way when it returns would be taken for a new silence.
         if link.active and now - link.last_data < PROBE_TRACKED_S:
             link.send_lane.flight.sent(link.send_lane.counter, 1, 0, None, now)
         self._send(link, wire.emit_probe(wire.Probe(number, 0, wire.time_of(now), int(link.carries))), now)
+        return number
 
     # -- control messages -----------------------------------------------------------------------
     def on_control(self, lane: ReceiveLane, sealed: bytes, path: Path, now: float) -> None:
@@ -316,7 +319,7 @@ class Session:
         elif link.liveness.answered(probe.id, now):
             if link.capacity.phase is Phase.STARTUP:
                 link.capacity.on_rtt(link.liveness.rtt.empty_s, now)
-                link.short_probed()
+                link.short_probed(probe.id, now)
             link.capacity.idle_queue(link.liveness.rtt.queued_s, now)
             self._judge(link, now)
 
@@ -379,6 +382,8 @@ class Session:
             size = link.path_mtu.poll(now, link.srtt_s)
             if size is not None:
                 self._probe_mtu(link, size, now)
+            elif link.asks_again(now):
+                self._probe_mtu(link, link.path_mtu.current, now, TRAIN_PROBES)
             self._note_path_mtu(link, before, now)
 
     def _note_path_mtu(self, link: Link, before: int, now: float) -> None:
@@ -391,15 +396,18 @@ class Session:
             link.reason = ""
         self._observer.link_changed(self, link, now)
 
-    def _probe_mtu(self, link: Link, size: int, now: float) -> None:
+    def _probe_mtu(self, link: Link, size: int, now: float, probes: int = 1) -> None:
+        """So many probes of `size` bytes as an IP packet leave as a train (bond.longprobes)."""
         if link.path is None:
             return
-        self._mtu_probes += 1
-        number = MTU_PROBE_IDS | self._mtu_probes % MTU_PROBE_IDS
-        probe = wire.Probe(number, size, wire.time_of(now), int(link.carries))
+        numbers = [MTU_PROBE_IDS | (self._mtu_probes + i) % MTU_PROBE_IDS for i in range(probes)]
+        self._mtu_probes += probes
+        if link.capacity.phase is Phase.STARTUP:
+            link.liveness.long_probes.sent(self._probe(link, now), numbers, now)
         length = size - udp_overhead(ipv6=link.path.socket.ipv6) - OVERHEAD
-        link.liveness.long_probes.sent(number, now)
-        self._send(link, wire.emit_probe(probe, length=length), now)
+        for number in numbers:
+            probe = wire.Probe(number, size, wire.time_of(now), int(link.carries))
+            self._send(link, wire.emit_probe(probe, length=length), now)
 
     def _judge(self, link: Link, now: float) -> None:
         others = self._others(link)

@@ -79,11 +79,11 @@ def test_another_path_forgets_probes_and_round_trips() -> None:
     for event in (LinkEvent.NO_PATH, LinkEvent.MOVED):
         link = in_state(LinkState.ACTIVE)
         link.answered(link.probe(1.0), 1.03)
-        link.long_probes.sent(7, 1.0)
+        link.long_probes.sent(3, [7], 1.0)
         link.long_probes.answered(7, 1514, 1.1)
         stale = link.probe(2.0)
         link.happened(event, 2.01)
-        assert link.long_probes.rate(83, 0.03) == inf
+        assert link.long_probes.rate(0.03) == inf
         assert link.rtt.srtt_s == 0.0
         assert not link.answered(stale, 2.03)
 

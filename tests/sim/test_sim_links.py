@@ -1,5 +1,6 @@
 """Links over simulated lines: silence and return, NAT rebinding, path MTU, goodbye. Time is virtual."""
 
+from collections import Counter
 from math import inf
 
 import pytest
@@ -8,15 +9,15 @@ from virtualnet import SERVER_ADDRESS, Line, World
 
 from bondvpn.bond.capacity import WINDOW_START_BYTES
 from bondvpn.bond.liveness import ANSWERS_PER_FLAP, PROBE_BUSY_S, PROBE_IDLE_SERVER_S, LinkState
-from bondvpn.bond.longprobes import LATE_S
+from bondvpn.bond.longprobes import LATE_S, TRAIN_PROBES
 from bondvpn.bond.pathmtu import BASE_BYTES
 from bondvpn.lab import shape
 from bondvpn.lab.shape import Shape
-from bondvpn.session.link import PATH_MTU_DEFAULT_BYTES, PROBE_FRAME_BYTES, Path, Sent
+from bondvpn.session.link import PATH_MTU_DEFAULT_BYTES, Path, Sent
 from bondvpn.stats import Drop
 from bondvpn.wire.handshake import TRANSPORT
 from bondvpn.wire.sealed import Probe, emit_probe
-from bondvpn.wire.transport import ETHERNET_LEN, OVERHEAD
+from bondvpn.wire.transport import ETHERNET_LEN, OVERHEAD, udp_overhead
 
 SETTLED_S = 3.0
 PROBE_BYTES = len(emit_probe(Probe(0, 0))) + OVERHEAD
@@ -435,10 +436,13 @@ def test_a_thin_direction_is_known_before_it_carries_anything() -> None:
     dsl = Line(1, rate_bps=0, shape=shape.Line("dsl", up=up, down=down))
     world = opened(Line(0, rate_bps=0), dsl, scheduler="adaptive")
     fast, thin = (world.client.link(number).capacity for number in (0, 1))
-    longer = PATH_MTU_DEFAULT_BYTES + ETHERNET_LEN - PROBE_FRAME_BYTES
-    assert longer / (longer / thin._thin + LATE_S) * 8 == pytest.approx(1e6, rel=0.1)
+    longest = PATH_MTU_DEFAULT_BYTES + ETHERNET_LEN
+    assert longest / (longest / thin._thin + LATE_S) * 8 == pytest.approx(1e6, rel=0.1)
     assert thin.window < fast.window == WINDOW_START_BYTES
     assert world.server.link(1).capacity.window == WINDOW_START_BYTES
+    payload = PATH_MTU_DEFAULT_BYTES - udp_overhead(ipv6=False)
+    asked = Counter((seen.line, seen.to_server) for seen in world.seen if len(seen.data) == payload)
+    assert asked == {(0, True): 1, (0, False): 1, (1, True): 1 + TRAIN_PROBES, (1, False): 1}
 
 
 # -- malformed --------------------------------------------------------------------------------------
